@@ -1,0 +1,25 @@
+"""A Bottle app with a page of its own, and pixels beside it. Run: python examples/bottle_app.py"""
+
+from wsgiref.simple_server import make_server
+
+from bottle import Bottle
+
+from pixel_middleware import Event, PixelMiddleware
+
+PAGE = """<!doctype html><title>Shop</title><h1>Shop</h1>
+<img src="/pixel/v1/page.gif?writeKey=demo&amp;anonymousId=a-visitor&amp;name=Shop" width="1" height="1" alt="">"""
+
+
+def collect(event: Event) -> None:
+    print(event["type"], event.get("name"), event["context"]["page"])
+
+
+def make_app(sink=collect):
+    app = Bottle()
+    app.get("/", callback=lambda: PAGE)
+    return PixelMiddleware(app, sink)
+
+
+if __name__ == "__main__":
+    print("Open http://127.0.0.1:6544/")
+    make_server("127.0.0.1", 6544, make_app()).serve_forever()

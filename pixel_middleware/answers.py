@@ -1,0 +1,112 @@
+"""What goes over the wire in answer to a pixel request.
+
+Answers without a word of the request in them are built once and shared among threads: calling a
+WebOb response as a WSGI app only reads it.
+"""
+
+from http import HTTPStatus
+from typing import Final
+
+from webob import Request, Response
+
+from pixel_middleware.errors import BadPixel, Reason
+
+GIF: Final = bytes.fromhex(
+    # One transparent pixel. The 43-byte form with a colour table and a control extension: mail
+    # proxies refuse the shorter ones.
+    "4749463839610100010080000000000000000021f90401000000002c00000000010001000002024401003b"
+)
+
+HEADERS: Final = (
+    # A cached pixel is an event that never arrives.
+    ("Cache-Control", "no-store, no-cache, must-revalidate, max-age=0, private"),
+    ("Pragma", "no-cache"),
+    ("Expires", "0"),
+    # Loadable from any page, also one under Cross-Origin-Embedder-Policy; never with credentials.
+    ("Cross-Origin-Resource-Policy", "cross-origin"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+
+METHODS: Final = "GET, HEAD, OPTIONS"
+
+RETRY_AFTER_S: Final = "10"  # long enough for a restart of what failed, short for a person who waits
+
+
+def _answer(status: HTTPStatus, body: bytes, content_type: str, *extra: tuple[str, str]) -> Response:
+    headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), *HEADERS, *extra]
+    return Response(status=f"{status.value} {status.phrase}", headerlist=headers, body=body)
+
+
+def _text(status: HTTPStatus, text: str, *extra: tuple[str, str]) -> Response:
+    return _answer(status, text.encode(), "text/plain; charset=utf-8", *extra)
+
+
+def _gif(status: HTTPStatus, *extra: tuple[str, str]) -> Response:
+    return _answer(status, GIF, "image/gif", *extra)
+
+
+def _reason(reason: Reason) -> tuple[str, str]:
+    return ("X-Pixel-Error", reason)
+
+
+_FAILED = (_reason("sink_failed"), ("Retry-After", RETRY_AFTER_S))
+
+OK_TEXT: Final = _text(HTTPStatus.OK, "OK")
+OK_GIF: Final = _gif(HTTPStatus.OK)
+FAILED_TEXT: Final = _text(
+    HTTPStatus.SERVICE_UNAVAILABLE, "the event could not be stored and is not recorded; send it again later", *_FAILED
+)
+FAILED_GIF: Final = _gif(HTTPStatus.SERVICE_UNAVAILABLE, *_FAILED)
+METHOD_NOT_ALLOWED: Final = _text(
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    f"a pixel takes {METHODS} only; send the event's fields as query parameters of a GET",
+    _reason("method_not_allowed"),
+    ("Allow", METHODS),
+)
+PREFLIGHT: Final = Response(
+    # No Content-Length: RFC 9110 section 8.6 forbids it with 204.
+    status="204 No Content",
+    headerlist=[
+        *HEADERS,
+        ("Allow", METHODS),
+        ("Access-Control-Allow-Methods", METHODS),
+        ("Access-Control-Allow-Headers", "*"),
+        ("Access-Control-Max-Age", "86400"),
+    ],
+)
+
+
+def accepted(image: bool) -> Response:
+    """200: the event is the sink's now, or a processor dropped it."""
+    return OK_GIF if image else OK_TEXT
+
+
+def failed(image: bool) -> Response:
+    """503: the event is not stored."""
+    return FAILED_GIF if image else FAILED_TEXT
+
+
+def rejected(error: BadPixel, image: bool) -> Response:
+    """400: what was wrong and what would be right; the reason alone where only an image is shown."""
+    if image:
+        return _gif(HTTPStatus.BAD_REQUEST, _reason(error.reason))
+    return _text(HTTPStatus.BAD_REQUEST, error.message, _reason(error.reason))
+
+
+def not_found(prefix: str) -> Response:
+    """404: below the prefix, but no pixel."""
+    return _text(
+        HTTPStatus.NOT_FOUND,
+        f"there is no such pixel; use {prefix}/page or {prefix}/track, with .gif behind it for an image",
+        _reason("not_found"),
+    )
+
+
+def wants_image(request: Request) -> bool:
+    """Whether the client shows the answer as an image, going by its own words."""
+    destination = request.headers.get("Sec-Fetch-Dest")
+    if destination is not None:
+        return destination == "image"
+    accept = request.headers.get("Accept", "")
+    return "image/" in accept and "text/" not in accept

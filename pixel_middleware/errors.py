@@ -1,0 +1,50 @@
+"""Every error of ours, in one small tree.
+
+PixelError
+├── ConfigurationError   an option is wrong; raised at construction
+└── BadPixel             a request that cannot become an event; answered 400
+"""
+
+from typing import Literal
+
+Reason = Literal[
+    "missing_write_key",
+    "invalid_write_key",
+    "missing_anonymous_id",
+    "missing_event",
+    "query_too_long",
+    "too_many_parameters",
+    "too_deep",
+    "invalid_name",
+    "conflicting_names",
+    "invalid_character",
+    "sink_failed",
+    "not_found",
+    "method_not_allowed",
+]
+"""The whole vocabulary of `X-Pixel-Error`: fixed words, so that no input can reach a header."""
+
+
+class PixelError(Exception):
+    """The base of all errors of this package."""
+
+
+class ConfigurationError(PixelError, ValueError):
+    """An option is wrong. Says what was given and what is accepted."""
+
+    def __init__(self, option: str, given: object, accepted: str) -> None:
+        super().__init__(f"{option} must be {accepted}, got {given!r}")
+        self.option = option
+
+
+class BadPixel(PixelError):
+    """A request that cannot become an event.
+
+    `reason` goes to the `X-Pixel-Error` header and the counters; `message` is the one line that the
+    client reads, and quotes nothing of the request but, shortened, a parameter's name.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message

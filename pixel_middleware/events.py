@@ -1,0 +1,117 @@
+"""The vocabulary: what an event is, and how the server's own facts complete what a client sent.
+
+An event is a plain, JSON-serialisable `dict` in the shape that RudderStack gives it.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast
+
+Kind = Literal["page", "track"]
+
+MIRRORED_PAGE_FIELDS = ("path", "url", "referrer", "title")
+"""What a page event carries in both `context.page` and `properties`."""
+
+
+class _CommonFields(TypedDict):
+    channel: str
+    writeKey: str
+    messageId: str
+    anonymousId: NotRequired[str]
+    """Absent only with `require_anonymous_id=False`, where `userId` may stand in."""
+    userId: NotRequired[str]
+    context: dict[str, Any]
+    properties: dict[str, Any]
+    integrations: dict[str, Any]
+    originalTimestamp: str
+    sentAt: str
+    receivedAt: str
+    request_ip: str
+
+
+class PageEvent(_CommonFields):
+    """A page view. Other top-level names that the client sent are kept beside these."""
+
+    type: Literal["page"]
+    name: NotRequired[str]
+
+
+class TrackEvent(_CommonFields):
+    """Something that happened. Other top-level names that the client sent are kept beside these."""
+
+    type: Literal["track"]
+    event: str
+
+
+Event = PageEvent | TrackEvent
+
+
+class Visit(NamedTuple):
+    """What the server knows of a request beside its query; an unknown fact is `""`."""
+
+    address: str = ""
+    user_agent: str = ""
+    locale: str = ""
+    referer: str = ""
+
+
+def timestamp(moment: datetime) -> str:
+    """`moment`, which is in UTC, as `2026-01-02T03:04:05.678Z`."""
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit) -> Event:
+    """The event for what a client `sent` (as `mapping.map_query` returns it), completed from `visit`.
+
+    Facts are filled in only where the client sent nothing. `sent` is not changed, but its `context`
+    and `properties` become the event's.
+    """
+    now = timestamp(datetime.now(UTC))
+    event = {
+        "type": kind,
+        "channel": "web",
+        "messageId": str(uuid.uuid4()),
+        "context": {},
+        "properties": {},
+        "originalTimestamp": now,
+        "sentAt": now,
+        **sent,
+        "integrations": {"All": True},
+        "receivedAt": now,
+        "request_ip": visit.address,
+    }
+    _fill_context(event["context"], event["properties"] if kind == "page" else {}, visit)
+    if kind == "page":
+        _mirror_page(event["context"], event["properties"])
+    return cast(Event, event)
+
+
+def to_json(event: Event) -> str:
+    """The event as one line of JSON. Raises `TypeError` or `ValueError` if a processor put in what JSON cannot hold."""
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _fill_context(context: dict[str, Any], page_properties: Mapping[str, Any], visit: Visit) -> None:
+    facts = (("ip", visit.address), ("userAgent", visit.user_agent), ("locale", visit.locale))
+    for name, fact in facts:
+        if fact:
+            context.setdefault(name, fact)
+    if visit.referer and "url" not in page_properties:
+        page = context.setdefault("page", {})
+        if isinstance(page, dict):
+            page.setdefault("url", visit.referer)
+
+
+def _mirror_page(context: dict[str, Any], properties: dict[str, Any]) -> None:
+    page = context.get("page", {})
+    if not isinstance(page, dict):
+        return  # the client's own idea of a page: not ours to mend
+    for field in MIRRORED_PAGE_FIELDS:
+        if field in page:
+            properties.setdefault(field, page[field])
+        elif field in properties:
+            page[field] = properties[field]
+    if page:
+        context["page"] = page

@@ -1,0 +1,212 @@
+"""The middleware: match a pixel request, answer it, hand its event over. All else passes through.
+
+>>> from pixel_middleware import PixelMiddleware
+>>> events = []
+>>> app = PixelMiddleware(lambda environ, start_response: [], events.append)
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable
+from typing import Literal, TypedDict, get_args
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from webob import Request, Response
+
+from pixel_middleware import answers, options
+from pixel_middleware.errors import BadPixel, Reason
+from pixel_middleware.events import Event, Kind, Visit, make_event
+from pixel_middleware.mapping import Limits, map_query
+from pixel_middleware.proxies import client_address
+
+Sink = Callable[[Event], object]
+"""Takes one event. It returned: accepted, the client reads 200. It raised: not accepted, 503.
+
+Called from the thread that serves the request, so from several at once on a threaded server.
+"""
+
+Processor = Callable[[Event, Request], Event | None]
+"""Changes or replaces an event before the sink sees it; `None` drops it. `BadPixel` refuses it with 400."""
+
+WriteKeys = Collection[str] | Callable[[str], bool]
+ResponseMode = Literal["auto", "text", "gif"]
+
+
+class Stats(TypedDict):
+    """Counts since construction, of this process alone."""
+
+    accepted: int
+    dropped: int
+    failed: int
+    rejected: dict[Reason, int]
+
+
+_log = logging.getLogger("pixel_middleware")
+
+_DEEPEST = 200  # json.dumps and our own recursion must stay clear of Python's limit of 1,000 frames
+
+
+class PixelMiddleware:
+    """Makes `app` a pixel endpoint that hands each event to `sink`; every other request passes through.
+
+    Args:
+        app: the WSGI app to wrap.
+        sink: takes one event; see `Sink`.
+        prefix: where the pixels are: `<prefix>/page` and `<prefix>/track`, also with `.gif`.
+        response: what an accepted or refused pixel is answered with: `"text"`, `"gif"`, or
+            `"auto"`, which asks the path and the request's headers whether an image is shown.
+        write_keys: the write keys to accept, as a collection (copied) or a callable `(key) -> bool`;
+            `None` accepts any. A write key is a public identifier, not a secret.
+        require_anonymous_id: with `False`, a `userId` may stand in for the `anonymousId`.
+        processors: called in order before the sink; see `Processor`.
+        trusted_proxies: how many proxies of yours stand in front; see `proxies.client_address`.
+        max_query_bytes, max_params, max_depth: see `mapping.Limits`.
+
+    Raises `ConfigurationError` for a wrong option. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        sink: Sink,
+        *,
+        prefix: str = "/pixel/v1",
+        response: ResponseMode = "auto",
+        write_keys: WriteKeys | None = None,
+        require_anonymous_id: bool = True,
+        processors: Iterable[Processor] = (),
+        trusted_proxies: int = 0,
+        max_query_bytes: int = Limits.max_query_bytes,
+        max_params: int = Limits.max_params,
+        max_depth: int = Limits.max_depth,
+    ) -> None:
+        self.app: WSGIApplication = options.as_callable("app", app, "a WSGI app")
+        self._sink: Sink = options.as_callable("sink", sink, "a callable that takes one event")
+        self._processors: list[Processor] = options.as_callables(
+            "processors", processors, "a callable that takes an event and a request"
+        )
+        self._is_known_key = options.as_key_check(write_keys)
+        self._require_anonymous_id = options.as_flag("require_anonymous_id", require_anonymous_id)
+        self._trusted_proxies = options.as_number("trusted_proxies", trusted_proxies, least=0)
+        self._limits = Limits(
+            max_query_bytes=options.as_number("max_query_bytes", max_query_bytes, least=1),
+            max_params=options.as_number("max_params", max_params, least=1),
+            max_depth=options.as_number("max_depth", max_depth, least=1, most=_DEEPEST),
+        )
+        self._image = options.as_image_mode(response)
+        prefix = options.as_prefix(prefix)
+        self._below = f"{prefix}/"
+        self._pixels: dict[str, tuple[Kind, bool]] = {
+            f"{prefix}/{kind}{suffix}": (kind, suffix == ".gif") for kind in get_args(Kind) for suffix in ("", ".gif")
+        }
+        self._not_found = answers.not_found(prefix.encode("latin-1").decode())
+        self._counters = _Counters()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """The WSGI entry point."""
+        path = environ.get("PATH_INFO", "")
+        if not path.startswith(self._below):
+            return self.app(environ, start_response)
+        answer = self._answer(Request(environ), self._pixels.get(path))
+        answered: Iterable[bytes] = answer(environ, start_response)
+        return answered
+
+    def stats(self) -> Stats:
+        """A snapshot of what became of the pixel requests that this process has answered."""
+        return self._counters.snapshot()
+
+    def _answer(self, request: Request, pixel: tuple[Kind, bool] | None) -> Response:
+        if pixel is None:
+            self._counters.reject("not_found")
+            return self._not_found
+        if request.method == "OPTIONS":
+            return answers.PREFLIGHT
+        if request.method not in ("GET", "HEAD"):
+            self._counters.reject("method_not_allowed")
+            return answers.METHOD_NOT_ALLOWED
+        kind, has_gif_suffix = pixel
+        image = self._image if self._image is not None else has_gif_suffix or answers.wants_image(request)
+        record = self._record if request.method == "GET" else self._event
+        try:
+            record(request, kind)
+        except BadPixel as error:
+            if request.method == "GET":
+                self._counters.reject(error.reason)
+            return answers.rejected(error, image)
+        except Exception:
+            _log.exception("an event was not accepted, and its pixel was answered 503")
+            self._counters.count("failed")
+            return answers.failed(image)
+        return answers.accepted(image)
+
+    def _record(self, request: Request, kind: Kind) -> None:
+        event = self._processed(self._event(request, kind), request)
+        if event is None:
+            self._counters.count("dropped")
+        else:
+            self._hand_over(event)
+            self._counters.count("accepted")
+
+    def _processed(self, event: Event, request: Request) -> Event | None:
+        for process in self._processors:
+            processed = process(event, request)
+            if processed is None:
+                return None
+            event = processed
+        return event
+
+    def _event(self, request: Request, kind: Kind) -> Event:
+        query = request.environ.get("QUERY_STRING", "")
+        sent = map_query(kind, query, self._limits, require_anonymous_id=self._require_anonymous_id)
+        if not self._is_known_key(sent["writeKey"]):
+            raise BadPixel("invalid_write_key", "writeKey is not known here; use the key of a source of this site")
+        return make_event(kind, sent, _visit(request.environ, self._trusted_proxies))
+
+    def _hand_over(self, event: Event) -> None:
+        try:
+            self._sink(event)
+        except BadPixel as error:
+            # The event was fine when it came to the sink, so whatever the sink calls bad is its own failure.
+            raise RuntimeError("the sink raised BadPixel, which is for processors") from error
+
+
+class _Counters:
+    """Counts that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcomes = {"accepted": 0, "dropped": 0, "failed": 0}
+        self._rejected: dict[Reason, int] = {}
+
+    def count(self, outcome: Literal["accepted", "dropped", "failed"]) -> None:
+        with self._lock:
+            self._outcomes[outcome] += 1
+
+    def reject(self, reason: Reason) -> None:
+        with self._lock:
+            self._rejected[reason] = self._rejected.get(reason, 0) + 1
+
+    def snapshot(self) -> Stats:
+        with self._lock:
+            return Stats(
+                accepted=self._outcomes["accepted"],
+                dropped=self._outcomes["dropped"],
+                failed=self._outcomes["failed"],
+                rejected=dict(self._rejected),
+            )
+
+
+def _visit(environ: WSGIEnvironment, trusted_proxies: int) -> Visit:
+    locale = _header(environ, "HTTP_ACCEPT_LANGUAGE").partition(",")[0].partition(";")[0].strip()
+    return Visit(
+        address=client_address(environ, trusted_proxies),
+        user_agent=_header(environ, "HTTP_USER_AGENT"),
+        locale="" if locale == "*" else locale,
+        referer=_header(environ, "HTTP_REFERER"),
+    )
+
+
+def _header(environ: WSGIEnvironment, key: str) -> str:
+    # WSGI hands over one character for each byte; the bytes are UTF-8 where they are text at all.
+    value: str = environ.get(key, "")
+    return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")

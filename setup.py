@@ -1,0 +1,36 @@
+"""The one home of the package's metadata; pyproject.toml only configures tools."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    # `pixel-middleware serve`
+    "cli": ["click>=8.1", "waitress>=3.0"],
+}
+
+setup(
+    name="pixel-middleware",
+    version="0.1.0",
+    description="Wrap any WSGI app in one line and it becomes a RudderStack-compatible pixel endpoint",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["pixel_middleware", "pixel_middleware.*"]),
+    package_data={"pixel_middleware": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=["WebOb>=1.8.8"],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["pixel-middleware = pixel_middleware.__main__:main"]},
+    keywords="analytics events pixel rudderstack segment amp email wsgi webob",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Web Environment",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Topic :: Internet :: WWW/HTTP :: WSGI :: Middleware",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,416 @@
+"""Sections 1, 2, 3 and 6 of the contract: matching, methods, answers, sinks and processors."""
+
+import json
+import logging
+import threading
+from pathlib import Path
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+import webtest
+from conftest import host_app
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pixel_middleware import BadPixel, ConfigurationError, PixelMiddleware
+from pixel_middleware.answers import GIF
+
+PAGE = "/pixel/v1/page?writeKey=k&anonymousId=a"
+TRACK = "/pixel/v1/track?writeKey=k&anonymousId=a&event=e"
+EVERY_ANSWER = {
+    "Cache-Control": "no-store, no-cache, must-revalidate, max-age=0, private",
+    "Pragma": "no-cache",
+    "Expires": "0",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Access-Control-Allow-Origin": "*",
+    "X-Content-Type-Options": "nosniff",
+}
+TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+AMP = json.loads((Path(__file__).parent / "data" / "amp-requests.json").read_text("utf-8"))
+
+
+def fail(event):
+    raise OSError("no space left")
+
+
+def headers_of(response):
+    return dict(response.headerlist)
+
+
+# Answers
+
+
+def test_a_text_client_reads_ok(client, events):
+    response = client.get(TRACK, status=200)
+    assert (response.body, headers_of(response)) == (b"OK", EVERY_ANSWER | TEXT | {"Content-Length": "2"})
+    assert [(event["type"], event["event"]) for event in events] == [("track", "e")]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "image"),
+    [
+        pytest.param("page.gif", {}, True, id="the path asks"),
+        pytest.param("page.gif", {"Sec-Fetch-Dest": "document"}, True, id="the path is asked first"),
+        pytest.param("page", {"Sec-Fetch-Dest": "image", "Accept": "*/*"}, True, id="the browser says image"),
+        pytest.param("page", {"Sec-Fetch-Dest": "empty", "Accept": "image/png"}, False, id="it says fetch()"),
+        pytest.param("page", {"Accept": "image/avif,image/*,*/*;q=0.8"}, True, id="Accept names images"),
+        pytest.param("page", {"Accept": "text/html,image/avif,*/*;q=0.8"}, False, id="and no text"),
+        pytest.param("page", {"Accept": "*/*"}, False, id="curl"),
+        pytest.param("page", {}, False, id="no header at all"),
+    ],
+)
+def test_an_image_client_gets_an_image(client, path, headers, image):
+    response = client.get(f"/pixel/v1/{path}?writeKey=k&anonymousId=a", headers=headers, status=200)
+    expected = (GIF, "image/gif") if image else (b"OK", "text/plain; charset=utf-8")
+    assert (response.body, response.headers["Content-Type"]) == expected
+
+
+def test_the_gif_is_one_transparent_pixel():
+    assert (len(GIF), GIF[:6], GIF[6:10], GIF[-1:]) == (43, b"GIF89a", b"\x01\0\x01\0", b";")
+
+
+@pytest.mark.parametrize(("mode", "content_type"), [("text", "text/plain; charset=utf-8"), ("gif", "image/gif")])
+def test_the_response_option_overrides_the_request(make_client, mode, content_type):
+    client = make_client(response=mode)
+    assert client.get(PAGE).headers["Content-Type"] == content_type
+    assert client.get(PAGE.replace("?", ".gif?")).headers["Content-Type"] == content_type
+
+
+def test_bad_input_is_answered_with_a_sentence_that_helps(client, events):
+    response = client.get("/pixel/v1/track?writeKey=k&anonymousId=a", status=400)
+    assert response.text == "event is missing; add event=... with the name of what happened"
+    length = {"Content-Length": str(len(response.body))}
+    assert headers_of(response) == EVERY_ANSWER | TEXT | length | {"X-Pixel-Error": "missing_event"}
+    assert events == []
+
+
+def test_bad_input_from_an_image_client_still_shows_an_image(client):
+    response = client.get("/pixel/v1/track.gif?writeKey=k", status=400)
+    assert response.body == GIF
+    assert headers_of(response) == EVERY_ANSWER | {
+        "Content-Type": "image/gif",
+        "Content-Length": "43",
+        "X-Pixel-Error": "missing_anonymous_id",
+    }
+
+
+@pytest.mark.parametrize(("suffix", "content_type"), [("", "text/plain; charset=utf-8"), (".gif", "image/gif")])
+def test_what_the_sink_does_not_take_is_not_acknowledged(make_client, caplog, suffix, content_type):
+    client = make_client(fail)
+    response = client.get(PAGE.replace("?", f"{suffix}?"), status=503)
+    assert headers_of(response) == EVERY_ANSWER | {
+        "Content-Type": content_type,
+        "Content-Length": str(len(response.body)),
+        "X-Pixel-Error": "sink_failed",
+        "Retry-After": "10",
+    }
+    assert client.app.stats()["failed"] == 1
+
+
+# Paths and methods
+
+
+@pytest.mark.parametrize("path", ["/", "/pixel", "/pixel/v1", "/pixel/v10/page", "/x/pixel/v1/page", "/pixel/v1x"])
+def test_other_paths_are_the_host_apps(client, events, path):
+    assert (client.get(f"{path}?writeKey=k&anonymousId=a").text, events) == ("host", [])
+
+
+@pytest.mark.parametrize("path", ["/pixel/v1/", "/pixel/v1/identify", "/pixel/v1/page/", "/pixel/v1/page.png"])
+def test_an_unknown_path_below_the_prefix_is_not_found(client, path):
+    response = client.get(path, status=404)
+    assert "/pixel/v1/page or /pixel/v1/track" in response.text
+    assert (response.headers["X-Pixel-Error"], response.content_type) == ("not_found", "text/plain")
+
+
+def test_the_prefix_may_be_any_path(make_client, events):
+    client = make_client(prefix="/zähl")
+    assert client.get("/z%C3%A4hl/page?writeKey=k&anonymousId=a").text == "OK"
+    assert "/zähl/page" in client.get("/z%C3%A4hl/x", status=404).text
+    assert (client.get(PAGE).text, len(events)) == ("host", 1)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gif"])
+def test_head_is_answered_like_get_and_records_nothing(client, events, suffix):
+    url = PAGE.replace("?", f"{suffix}?")
+    head = client.head(url, status=200)
+    assert (events, client.app.stats()["accepted"], head.body) == ([], 0, b"")
+    assert headers_of(head) == headers_of(client.get(url))
+
+
+def test_head_of_a_bad_pixel_is_refused_and_not_counted(client):
+    assert client.head("/pixel/v1/page", status=400).headers["X-Pixel-Error"] == "missing_write_key"
+    assert client.app.stats()["rejected"] == {}
+
+
+def test_options_are_told(client, events):
+    response = client.options(PAGE, status=204)
+    assert headers_of(response) == EVERY_ANSWER | {
+        "Allow": "GET, HEAD, OPTIONS",
+        "Access-Control-Allow-Methods": "GET, HEAD, OPTIONS",
+        "Access-Control-Allow-Headers": "*",
+        "Access-Control-Max-Age": "86400",
+    }
+    assert events == []
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
+def test_other_methods_are_refused(client, events, method):
+    response = getattr(client, method)(PAGE, status=405)
+    assert (response.headers["Allow"], response.headers["X-Pixel-Error"], events) == (
+        "GET, HEAD, OPTIONS",
+        "method_not_allowed",
+        [],
+    )
+
+
+def test_a_refused_body_is_not_read():
+    class Untouchable:
+        def __getattr__(self, name):
+            raise AssertionError(name)
+
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/pixel/v1/page", "wsgi.input": Untouchable()}
+    statuses = []
+    PixelMiddleware(host_app, print)(environ, lambda status, headers: statuses.append(status))
+    assert statuses == ["405 Method Not Allowed"]
+
+
+# The event's way
+
+
+def test_what_the_server_knows_completes_the_event(client, events):
+    headers = {
+        "User-Agent": "Mozilla/5.0 (Windows NT 10.0; Win64)",
+        "Accept-Language": "en-GB;q=0.9, de",
+        "Referer": "https://shop.example/",
+    }
+    client.get(TRACK, headers=headers, extra_environ={"REMOTE_ADDR": "192.0.2.7"})
+    assert events[0]["request_ip"] == "192.0.2.7"
+    assert events[0]["context"] == {
+        "ip": "192.0.2.7",
+        "userAgent": "Mozilla/5.0 (Windows NT 10.0; Win64)",
+        "locale": "en-GB",
+        "page": {"url": "https://shop.example/"},
+    }
+
+
+def test_headers_are_read_as_utf8_and_any_language_is_none(client, events):
+    client.get(TRACK, extra_environ={"HTTP_USER_AGENT": "M\xc3\xbcll\xff", "HTTP_ACCEPT_LANGUAGE": "*"})
+    assert events[0]["context"] == {"userAgent": "Müll\ufffd"}
+
+
+def test_a_trusted_proxy_names_the_client(make_client, events):
+    forwarded = {"X-Forwarded-For": "6.6.6.6, 203.0.113.9"}
+    make_client(trusted_proxies=1).get(TRACK, headers=forwarded)
+    assert (events[0]["request_ip"], events[0]["context"]["ip"]) == ("203.0.113.9", "203.0.113.9")
+
+
+@pytest.mark.parametrize("request_", AMP, ids=[f"{n} {request['scenario']}" for n, request in enumerate(AMP)])
+def test_what_the_real_amp_runtime_sends_becomes_an_event(client, events, request_):
+    headers = {name: value for name, value in request_["headers"] if name != "Connection"}
+    assert client.get(request_["raw_path"], headers=headers, status=200).body == GIF
+    (event,) = events
+    assert event["type"] in request_["raw_path"]
+    assert event["anonymousId"].isascii()
+    assert "Chrome/156" in event["context"]["userAgent"]
+    if event["type"] == "page":
+        assert event["name"] in ("My Page", "My AMP Page")
+        assert event["context"]["page"]["referrer"] == ""
+        assert event["properties"]["url"] == event["context"]["page"]["url"]
+
+
+@pytest.mark.parametrize("write_keys", [["k", "other"], {"k"}, lambda key: key == "k"])
+def test_only_known_write_keys_are_accepted(make_client, events, write_keys):
+    client = make_client(write_keys=write_keys)
+    client.get(PAGE, status=200)
+    response = client.get("/pixel/v1/page?writeKey=stranger&anonymousId=a", status=400)
+    assert (response.headers["X-Pixel-Error"], "stranger" in response.text, len(events)) == (
+        "invalid_write_key",
+        False,
+        1,
+    )
+
+
+def test_a_user_id_is_enough_where_the_anonymous_id_is_optional(make_client, events):
+    make_client(require_anonymous_id=False).get("/pixel/v1/page?writeKey=k&userId=u", status=200)
+    assert "anonymousId" not in events[0]
+
+
+def test_processors_run_in_order_before_the_sink(make_client, events):
+    def tag(event, request):
+        return event | {"order": "tag", "method": request.method}
+
+    def append(event, request):
+        event["order"] += ", append"
+        return event
+
+    make_client(processors=[tag, append]).get(PAGE, status=200)
+    assert (events[0]["order"], events[0]["method"]) == ("tag, append", "GET")
+
+
+def test_a_dropped_event_is_answered_like_an_accepted_one(make_client, events):
+    reached = []
+    client = make_client(processors=[lambda event, request: None, lambda event, request: reached.append(event)])
+    assert client.get(PAGE, status=200).text == "OK"
+    assert (events, reached, client.app.stats()["dropped"]) == ([], [], 1)
+
+
+def test_a_processor_may_refuse_an_event(make_client, events):
+    def refuse(event, request):
+        raise BadPixel("invalid_name", "no such event in the plan")
+
+    client = make_client(processors=[refuse])
+    assert client.get(PAGE, status=400).text == "no such event in the plan"
+    assert (events, client.app.stats()["rejected"]) == ([], {"invalid_name": 1})
+
+
+@pytest.mark.parametrize("broken", ["sink", "processor", "write_keys"])
+def test_a_failure_is_logged_once_with_its_traceback_and_without_the_payload(make_client, caplog, broken):
+    def raises(*args):
+        raise OSError("disk is full")
+
+    options = {"sink": {"sink": raises}, "processor": {"processors": [raises]}, "write_keys": {"write_keys": raises}}
+    make_client(**options[broken]).get("/pixel/v1/page?writeKey=k&anonymousId=a&properties.s=secret", status=503)
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("pixel_middleware", logging.ERROR)
+    assert "OSError: disk is full" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_sink_cannot_call_an_accepted_request_bad(make_client, caplog):
+    def confused(event):
+        raise BadPixel("invalid_name", "not mine to say")
+
+    assert "not mine" not in make_client(confused).get(PAGE, status=503).text
+
+
+def test_stats_count_each_outcome(make_client, caplog):
+    def sink(event):
+        if event["anonymousId"] == "bad":
+            raise OSError
+
+    client = make_client(sink, processors=[lambda event, request: event if event["type"] == "track" else None])
+    for url, status in [
+        (TRACK, 200),
+        (TRACK, 200),
+        (PAGE, 200),
+        (TRACK.replace("=a", "=bad"), 503),
+        ("/pixel/v1/track", 400),
+        ("/pixel/v1/x", 404),
+        ("/elsewhere", 200),
+    ]:
+        client.get(url, status=status)
+    client.post(PAGE, status=405)
+    expected = {
+        "accepted": 2,
+        "dropped": 1,
+        "failed": 1,
+        "rejected": {"missing_write_key": 1, "not_found": 1, "method_not_allowed": 1},
+    }
+    snapshot = client.app.stats()
+    assert snapshot == expected
+    snapshot["rejected"]["not_found"] = 99
+    assert client.app.stats() == expected
+
+
+def test_no_count_is_lost_among_32_threads(events):
+    app = PixelMiddleware(host_app, events.append)
+    start = threading.Barrier(32)
+
+    def post_many():
+        client = webtest.TestApp(app, lint=True)
+        start.wait()
+        for _ in range(25):
+            client.get(TRACK)
+            client.get("/pixel/v1/track", status=400)
+
+    threads = [threading.Thread(target=post_many) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert app.stats() == {"accepted": 800, "dropped": 0, "failed": 0, "rejected": {"missing_write_key": 800}}
+    assert len({event["messageId"] for event in events}) == 800
+
+
+@given(st.binary(max_size=300), st.sampled_from(["page", "track", "page.gif"]))
+def test_any_query_string_is_answered(query, path):
+    environ = {"SCRIPT_NAME": "", "PATH_INFO": f"/pixel/v1/{path}", "QUERY_STRING": query.decode("latin-1")}
+    setup_testing_defaults(environ)
+    assert answer_to(environ) in ("200 OK", "400 Bad Request")
+
+
+PAIRS = """writeKey=k anonymousId=a anonymousId=%22 userId= event=e name name= = .. %00 integrations type.x context=1
+context.page=x context.page.0=x properties.a=1 properties.a.0=1 a.b=%ff"""
+
+
+@given(st.lists(st.sampled_from(PAIRS.split())).map("&".join))
+def test_any_mix_of_names_is_answered(query):
+    environ = {"SCRIPT_NAME": "", "PATH_INFO": "/pixel/v1/page", "QUERY_STRING": query, "HTTP_REFERER": "x"}
+    setup_testing_defaults(environ)
+    assert answer_to(environ) in ("200 OK", "400 Bad Request")
+
+
+def answer_to(environ):
+    """The status, checked by wsgiref.validate on both sides of the middleware."""
+    statuses = []
+    app = validator(PixelMiddleware(validator(host_app), json.dumps))
+    body = app(environ, lambda status, headers, exc_info=None: statuses.append(status))
+    list(body)
+    body.close()
+    return statuses[0]
+
+
+# Options
+
+
+async def coroutine_sink(event):
+    """Nobody would await it."""
+
+
+class CoroutineSink:
+    async def __call__(self, event):
+        """Nobody would await it."""
+
+
+@pytest.mark.parametrize(
+    ("options", "accepted"),
+    [
+        ({"app": None}, "app must be a WSGI app, got None"),
+        ({"sink": 3}, "sink must be a callable that takes one event, got 3"),
+        ({"sink": coroutine_sink}, "and no coroutine function"),
+        ({"sink": CoroutineSink()}, "and no coroutine function"),
+        ({"prefix": "pixel"}, "prefix must be a path like"),
+        ({"prefix": "/pixel/"}, "prefix must be a path like"),
+        ({"prefix": "/"}, "prefix must be a path like"),
+        ({"prefix": ""}, "prefix must be a path like"),
+        ({"prefix": None}, "prefix must be a path like"),
+        ({"response": "png"}, 'response must be "auto", "text" or "gif", got \'png\''),
+        ({"response": []}, "response must be"),
+        ({"write_keys": "abc"}, "write_keys must be None, a collection of keys, or a callable"),
+        ({"write_keys": []}, "write_keys must be None, a collection"),
+        ({"write_keys": 1}, "write_keys must be None, a collection"),
+        ({"write_keys": ["k", 1]}, "write_keys must be strings that are not blank, got 1"),
+        ({"write_keys": ["k", " "]}, "write_keys must be strings that are not blank"),
+        ({"write_keys": coroutine_sink}, "and no coroutine function"),
+        ({"require_anonymous_id": "false"}, "require_anonymous_id must be True or False, got 'false'"),
+        ({"processors": print}, "processors must be a list"),
+        ({"processors": "abc"}, "processors must be a list"),
+        ({"processors": [1]}, "processors must be a callable"),
+        ({"trusted_proxies": -1}, "trusted_proxies must be a whole number of at least 0, got -1"),
+        ({"trusted_proxies": True}, "trusted_proxies must be a whole number"),
+        ({"max_query_bytes": 0}, "max_query_bytes must be a whole number of at least 1, got 0"),
+        ({"max_params": "10"}, "max_params must be a whole number of at least 1, got '10'"),
+        ({"max_depth": 201}, "max_depth must be a whole number of at least 1 and at most 200, got 201"),
+    ],
+)
+def test_a_wrong_option_says_what_was_given_and_what_is_accepted(options, accepted):
+    with pytest.raises(ConfigurationError) as caught:
+        PixelMiddleware(**{"app": host_app, "sink": print} | options)
+    assert accepted in str(caught.value)
+    assert caught.value.option in options
+
+
+def test_the_deepest_event_that_may_be_configured_is_mapped(make_client, events):
+    client = make_client(json.dumps, max_depth=200)
+    client.get(f"{PAGE}&{'a.' * 199}0=1", status=200)

@@ -1,0 +1,61 @@
+"""The package as a whole: its exported names and the direction of its imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pixel_middleware
+
+PACKAGE = Path(pixel_middleware.__file__).parent
+FLOORS = [
+    {"errors", "events"},
+    {"mapping", "proxies", "answers", "options"},
+    {"middleware"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+]
+"""Who may import whom: a module, those on floors below its own."""
+
+
+def imports_of(path):
+    """The modules of ours that a file imports, by their names inside the package."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pixel_middleware":
+            inside = node.module.removeprefix("pixel_middleware").lstrip(".")
+            yield from [inside] if inside else (alias.name for alias in node.names)
+
+
+def test_imports_run_only_downwards():
+    floor = {name: level for level, names in enumerate(FLOORS) for name in names}
+    modules = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    assert modules.keys() == floor.keys()
+    upward = [(name, used) for name, path in modules.items() for used in imports_of(path) if floor[used] >= floor[name]]
+    assert upward == []
+
+
+def test_exports_exactly_these_names():
+    assert pixel_middleware.__all__ == [
+        "BadPixel",
+        "ConfigurationError",
+        "Event",
+        "PageEvent",
+        "PixelError",
+        "PixelMiddleware",
+        "Processor",
+        "Sink",
+        "Stats",
+        "TrackEvent",
+    ]
+    assert all(hasattr(pixel_middleware, name) for name in pixel_middleware.__all__)
+
+
+def test_importing_it_needs_webob_alone():
+    code = (
+        "import sys; before = set(sys.modules); import pixel_middleware;"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
+        "print(sorted(new - sys.stdlib_module_names - {'cgi', 'legacy_cgi'}))"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert done.stdout == "['pixel_middleware', 'webob']\n"
