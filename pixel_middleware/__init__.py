@@ -1,6 +1,6 @@
 """RudderStack's Pixel API as a WSGI middleware: see `PixelMiddleware`."""
 
-from pixel_middleware.errors import BadPixel, ConfigurationError, PixelError
+from pixel_middleware.errors import BadPixel, ConfigurationError, PixelError, Rejected, RetryLater, StorageError
 from pixel_middleware.events import Event, PageEvent, TrackEvent
 from pixel_middleware.middleware import PixelMiddleware, Processor, Sink, Stats
 
@@ -12,7 +12,10 @@ __all__ = [
     "PixelError",
     "PixelMiddleware",
     "Processor",
+    "Rejected",
+    "RetryLater",
     "Sink",
     "Stats",
+    "StorageError",
     "TrackEvent",
 ]

@@ -1,18 +1,25 @@
-"""The command line: `pixel-middleware serve` is a collector of its own, for a first look or a small site."""
+"""The command line: a collector of its own, and a look into an outbox."""
 
-import threading
+import json
+import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import click
+from tqdm import tqdm
 from waitress.server import create_server
 
-from pixel_middleware.events import Event, to_json
+from pixel_middleware.errors import ConfigurationError, StorageError
+from pixel_middleware.events import Event, timestamp
 from pixel_middleware.middleware import PixelMiddleware, Sink
+from pixel_middleware.sinks import JSONLines, Outbox, RudderStack, SQLite
+from pixel_middleware.sinks.backlog import Backlog
 
 EXAMPLE = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
+OLD_LETTERS = 20  # how many dead letters a terminal shows
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,45 +28,49 @@ def cli() -> None:
     """Collect analytics events from pixels."""
 
 
+# serve
+
+
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
-)
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
 @click.option(
     "--output",
-    default="events.jsonl",
+    default="events.db",
     show_default=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File to append the events to, one JSON line each.",
+    help="File for the events: JSON Lines if its name ends in .jsonl, and else SQLite.",
 )
-def serve(host: str, port: int, output: Path) -> None:
+@click.option("--forward-to", metavar="URL", help="Send the events on to a RudderStack data plane; needs SQLite.")
+def serve(host: str, port: int, output: Path, forward_to: str | None) -> None:
     """Collect events until Ctrl-C, and print one line for each."""
-    sink = _sink_to(output)
+    sink = _sink_to(output, forward_to)
     server = _listen(PixelMiddleware(_not_here, _announced(sink)), host, port)
     address = f"http://{host}:{server.effective_port}"
-    click.echo(f"Collecting pixels at {address}/pixel/v1/ into {output}. Press Ctrl-C to stop.")
+    onward = f", and on to {forward_to}" if forward_to else ""
+    click.echo(f"Collecting pixels at {address}/pixel/v1/ into {output}{onward}. Press Ctrl-C to stop.")
     click.echo(f"Paste into a browser: {address}{EXAMPLE}")
+    if isinstance(sink, Outbox):
+        sink.start()
     server.run()
 
 
-def _sink_to(output: Path) -> Sink:
+def _sink_to(output: Path, forward_to: str | None) -> Sink:
+    if forward_to and output.suffix == ".jsonl":
+        raise click.BadParameter("only an SQLite file can be forwarded; use --output events.db", param_hint="--output")
     try:
-        return _json_lines(output.open("a", encoding="utf-8"))
-    except OSError as error:
-        raise click.BadParameter(f"cannot write to {output}: {error.strerror}", param_hint="--output") from error
+        if forward_to:
+            return _outbox(output, forward_to)
+        return JSONLines(output) if output.suffix == ".jsonl" else SQLite(output)
+    except StorageError as error:
+        raise click.BadParameter(str(error), param_hint="--output") from error
 
 
-def _json_lines(file: TextIO) -> Sink:
-    lock = threading.Lock()
-
-    def append(event: Event) -> None:
-        line = to_json(event) + "\n"
-        with lock:
-            file.write(line)
-            file.flush()
-
-    return append
+def _outbox(path: Path, forward_to: str) -> Outbox:
+    try:
+        return Outbox(path, RudderStack(forward_to))
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--forward-to") from error
 
 
 def _announced(sink: Sink) -> Callable[[Event], None]:
@@ -67,11 +78,15 @@ def _announced(sink: Sink) -> Callable[[Event], None]:
 
     def announce(event: Event) -> None:
         sink(event)
-        label = event.get("event") or event.get("name") or ""
-        who = event.get("anonymousId") or event.get("userId")
-        click.echo(f"{event['receivedAt']}  {event['type']:5}  {_printable(label)}  by {_printable(who)}")
+        click.echo(_line(event))
 
     return announce
+
+
+def _line(event: Any) -> str:
+    label = event.get("event") or event.get("name") or ""
+    who = event.get("anonymousId") or event.get("userId")
+    return f"{event['receivedAt']}  {event['type']:5}  {_printable(label)}  by {_printable(who)}"
 
 
 def _printable(text: Any) -> str:
@@ -91,3 +106,70 @@ def _not_here(environ: WSGIEnvironment, start_response: StartResponse) -> Iterab
     body = f"This is a pixel collector. Try {EXAMPLE}\n".encode()
     start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
     return [body]
+
+
+# outbox
+
+
+@cli.group(invoke_without_command=True)
+@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_context
+def outbox(context: click.Context, path: Path) -> None:
+    """Show what waits in the outbox at PATH."""
+    context.obj = path
+    if context.invoked_subcommand is None:
+        backlog = _backlog(path)
+        click.echo(f"waiting  {backlog.count_waiting()}  since {backlog.oldest_received_at() or 'never'}")
+        click.echo(f"dead     {backlog.count_dead()}")
+        for lane, reason in backlog.holds().items():
+            click.echo(f"on hold  {_printable(lane)}: {_printable(reason)}")
+
+
+@outbox.command()
+@click.option("--forward-to", metavar="URL", required=True, help="The RudderStack data plane.")
+@click.option("--timeout", "timeout_s", default=3600.0, show_default=True, help="Give up after so many seconds.")
+@click.pass_obj
+def drain(path: Path, forward_to: str, timeout_s: float) -> None:
+    """Send everything that waits; exit 1 if something is left."""
+    backlog = _backlog(path)
+    total = backlog.count_waiting()
+    draining = _outbox(path, forward_to)
+    newest = backlog.newest()
+    deadline = time.monotonic() + timeout_s
+    with tqdm(total=total, unit="event") as bar:
+        draining.start()
+        while backlog.has_waiting_up_to(newest) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            bar.update(max(0, total - backlog.count_waiting() - bar.n))
+        bar.update(max(0, total - backlog.count_waiting() - bar.n))
+    draining.close()
+    left = backlog.count_waiting()
+    click.echo(f"{total - left} sent or buried, {left} left, {backlog.count_dead()} dead")
+    if left:
+        raise click.exceptions.Exit(1)
+
+
+@outbox.command()
+@click.option("--json", "as_json", is_flag=True, help="All of them, one JSON object a line.")
+@click.pass_obj
+def dead(path: Path, as_json: bool) -> None:
+    """List the events that the destination will not take, and why."""
+    letters = _backlog(path).dead(limit=-1 if as_json else OLD_LETTERS)
+    for letter in letters:
+        event = letter["event"] = json.loads(letter["event"])
+        buried_at = timestamp(datetime.fromtimestamp(letter["buried_at"], UTC))
+        click.echo(json.dumps(letter) if as_json else f"{buried_at}  {_line(event)}  {_printable(letter['reason'])}")
+
+
+@outbox.command()
+@click.pass_obj
+def retry(path: Path) -> None:
+    """Put the dead letters back into the queue."""
+    click.echo(f"{_backlog(path).requeue_dead()} events wait again")
+
+
+def _backlog(path: Path) -> Backlog:
+    try:
+        return Backlog(SQLite(path))
+    except StorageError as error:
+        raise click.ClickException(str(error)) from error

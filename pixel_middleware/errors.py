@@ -2,7 +2,10 @@
 
 PixelError
 ├── ConfigurationError   an option is wrong; raised at construction
-└── BadPixel             a request that cannot become an event; answered 400
+├── BadPixel             a request that cannot become an event; answered 400
+├── StorageError         a sink's file cannot take or give events; answered 503
+├── RetryLater           a sender could not deliver now; the outbox keeps the events
+└── Rejected             a sender's destination will never take these events
 """
 
 from typing import Literal
@@ -48,3 +51,28 @@ class BadPixel(PixelError):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+class StorageError(PixelError):
+    """A sink's file cannot take or give events: full, locked, read-only, broken. Nothing was stored."""
+
+
+class RetryLater(PixelError):
+    """Raised by a sender: not delivered, and not the events' fault.
+
+    `after` is when to try again, in seconds; `None` leaves it to the outbox. With `hold`, the
+    trouble is this lane's alone (a write key that the destination does not know, say): its events
+    are set aside, and the others go on.
+    """
+
+    def __init__(self, message: str = "", *, after: float | None = None, hold: bool = False) -> None:
+        super().__init__(message)
+        self.after = after
+        self.hold = hold
+
+
+class Rejected(PixelError):
+    """Raised by a sender: the destination will never take these events as they are.
+
+    The outbox halves them until the one at fault is alone, and buries that with this message.
+    """

@@ -10,6 +10,11 @@ import urllib.error
 import urllib.request
 
 import pytest
+from click.testing import CliRunner
+from dataplane import DataPlane
+
+from pixel_middleware import cli
+from pixel_middleware.sinks import SQLite
 
 COMMAND = [sys.executable, "-m", "pixel_middleware"]
 TRACK = "pixel/v1/track?writeKey=k&anonymousId=a&event=Order%20Completed&properties.total=12.5"
@@ -19,7 +24,7 @@ TRACK = "pixel/v1/track?writeKey=k&anonymousId=a&event=Order%20Completed&propert
 def collector(tmp_path):
     """A running `serve` in an empty directory: (its address, its process)."""
     process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0"],
+        [*COMMAND, "serve", "--port", "0", "--output", "events.jsonl"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -73,7 +78,7 @@ def test_nothing_that_a_client_sends_controls_the_terminal(collector):
 def test_an_output_that_cannot_be_written_is_an_error_at_start(tmp_path):
     done = run("serve", "--output", "missing/events.jsonl", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "cannot write to missing/events.jsonl: No such file or directory" in done.stderr
+    assert "cannot open missing/events.jsonl: No such file or directory" in done.stderr
 
 
 def test_a_port_in_use_is_an_error_at_start(collector, tmp_path):
@@ -95,3 +100,83 @@ def test_a_broken_installation_is_not_taken_for_a_missing_extra(tmp_path):
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError('gone', name='pixel_middleware.gone')")
     done = run("serve", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert "Traceback" in done.stderr
+
+
+# forwarding and the outbox
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(cli.cli, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+@pytest.fixture
+def outbox(tmp_path, make_event):
+    """An outbox in which three events wait."""
+    path = tmp_path / "events.db"
+    store = SQLite(path)
+    for name in ("a", "poison", "c"):
+        store(make_event(name))
+    store.close()
+    return path
+
+
+def no_poison(write_key, batch):
+    return (400, {}) if any(event["event"] == "poison" for event in batch) else None
+
+
+def test_serve_forwards_what_it_stores(tmp_path):
+    with DataPlane() as plane:
+        command = [*COMMAND, "serve", "--port", "0", "--forward-to", plane.url]
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        ) as process:
+            first = process.stdout.readline()
+            assert f"into events.db, and on to {plane.url}" in first
+            assert get(re.search(r"http://127\.0\.0\.1:\d+/", first)[0] + TRACK) == (200, b"OK")
+            while not plane.stored:
+                pass
+            process.send_signal(signal.SIGINT)
+        assert plane.stored[0]["event"] == "Order Completed"
+
+
+def test_outbox_shows_what_waits_and_drain_sends_it(outbox):
+    assert re.fullmatch(r"waiting  3  since 2\d{3}-.*Z\ndead     0\n", invoke("outbox", outbox).output)
+    with DataPlane(no_poison) as plane:
+        done = invoke("outbox", outbox, "drain", "--forward-to", plane.url)
+        assert (done.exit_code, done.stdout) == (0, "3 sent or buried, 0 left, 1 dead\n")
+        assert "100%" in done.stderr
+        assert [event["event"] for event in plane.stored] == ["a", "c"]
+    assert invoke("outbox", outbox).output == "waiting  0  since never\ndead     1\n"
+    listed = invoke("outbox", outbox, "dead").output
+    assert re.fullmatch(r".*Z  .*Z  track  poison  by a  HTTP 400: no such luck\n", listed)
+    (letter,) = map(json.loads, invoke("outbox", outbox, "dead", "--json").output.splitlines())
+    assert (letter["event"]["event"], letter["reason"]) == ("poison", "HTTP 400: no such luck")
+    assert invoke("outbox", outbox, "retry").output == "1 events wait again\n"
+    assert "waiting  1" in invoke("outbox", outbox).output
+
+
+def test_drain_says_what_is_left_and_outbox_why(outbox):
+    with DataPlane(lambda write_key, batch: (401, {})) as plane:
+        done = invoke("outbox", outbox, "drain", "--forward-to", plane.url, "--timeout", "0.5")
+    assert (done.exit_code, done.stdout) == (1, "0 sent or buried, 3 left, 0 dead\n")
+    assert "on hold  k: HTTP 401: no such luck\n" in invoke("outbox", outbox).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "x.jsonl", "--forward-to", "http://127.0.0.1"], "only an SQLite file can be forwarded"),
+        (["--forward-to", "nowhere"], "data_plane_url must be a URL like"),
+        (["--output", "missing/x.db"], "cannot use missing/x.db"),
+    ],
+)
+def test_what_serve_cannot_do_is_an_error_at_start(tmp_path, arguments, message):
+    done = run("serve", *arguments, cwd=tmp_path)
+    assert (done.returncode, message in " ".join(done.stderr.split()), "Traceback" in done.stderr) == (2, True, False)
+
+
+def test_a_file_that_is_no_outbox_is_a_clear_error(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("no database at all" * 100)
+    done = invoke("outbox", path)
+    assert (done.exit_code, "file is not a database" in done.output) == (1, True)

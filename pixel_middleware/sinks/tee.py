@@ -1,0 +1,21 @@
+"""One event to several sinks."""
+
+from collections.abc import Callable
+
+from pixel_middleware.events import Event
+
+Sink = Callable[[Event], object]
+
+
+def tee(*sinks: Sink) -> Callable[[Event], None]:
+    """A sink that hands each event to every one of `sinks`, in order.
+
+    Any failure is a failure: the client reads 503 and may send the event again, which those sinks
+    that had taken it then see twice. So put the one that fails most first.
+    """
+
+    def hand_to_each(event: Event) -> None:
+        for sink in sinks:
+            sink(event)
+
+    return hand_to_each

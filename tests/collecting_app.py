@@ -1,0 +1,16 @@
+"""The app that tests start under gunicorn: pixels go into an outbox, configured by the environment."""
+
+import os
+
+from pixel_middleware import PixelMiddleware
+from pixel_middleware.sinks import Outbox, RudderStack
+
+
+def host(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "4")])
+    return [b"host"]
+
+
+app = PixelMiddleware(
+    host, Outbox(os.environ["OUTBOX"], RudderStack(os.environ["DATA_PLANE"]), retry_min_s=0.01, retry_max_s=0.1)
+)
