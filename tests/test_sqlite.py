@@ -188,3 +188,17 @@ def test_a_fork_after_use_loses_nothing(sink, path, make_event, in_threads, in_c
         thread.join()
     assert sorted(names(path)) == sorted(["before", *stored, *["child"] * 200])
     assert (os.path.exists(path), app.stats()["accepted"]) == (True, 0)
+
+
+def test_threads_that_fork_at_once_do_not_wait_for_each_other(tmp_path, make_event, in_threads, in_child):
+    sinks = [SQLite(tmp_path / f"{number}.db") for number in range(8)]
+
+    def work(number):
+        for _ in range(20):
+            if number % 2:
+                in_child(lambda: sinks[0](make_event()))
+            else:
+                for sink in sinks:
+                    sink(make_event())
+
+    assert in_threads(8, work) == []

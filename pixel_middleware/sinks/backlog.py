@@ -125,8 +125,8 @@ class Backlog:
 
     def has_waiting_up_to(self, newest: int) -> bool:
         """Whether an event with this id or an older one is still to be sent."""
-        query = "SELECT EXISTS (SELECT 1 FROM events WHERE id <= ?1) OR EXISTS (SELECT 1 FROM held WHERE id <= ?1)"
-        return bool(self._number(query, newest))
+        query = "SELECT EXISTS (SELECT 1 FROM events WHERE id <= ?) OR EXISTS (SELECT 1 FROM held WHERE id <= ?)"
+        return bool(self._number(query, newest, newest))
 
     def count_waiting(self) -> int:
         """How many events are still to be sent; at most a batch too many while one is under way."""

@@ -4,6 +4,7 @@ SQLite, `flock` and locks all break in a forked child (measured: hundreds of ack
 lost, or a deadlock), and a check of the process id in the child comes too late for SQLite.
 """
 
+import _thread
 import os
 import weakref
 from typing import Protocol
@@ -24,6 +25,7 @@ class ForkAware(Protocol):
 
 _watched: "weakref.WeakSet[ForkAware]" = weakref.WeakSet()
 _at_rest: list[ForkAware] = []
+_one_fork = _thread.allocate_lock()  # two threads that fork at once would each wait for what the other put to rest
 
 
 def watch(one: ForkAware) -> None:
@@ -32,6 +34,7 @@ def watch(one: ForkAware) -> None:
 
 
 def _before() -> None:
+    _one_fork.acquire()
     for one in list(_watched):
         one.before_fork()
         _at_rest.append(one)
@@ -40,9 +43,12 @@ def _before() -> None:
 def _after_in_parent() -> None:
     while _at_rest:
         _at_rest.pop().after_fork_in_parent()
+    _one_fork.release()
 
 
 def _after_in_child() -> None:
+    global _one_fork
+    _one_fork = _thread.allocate_lock()
     while _at_rest:
         _at_rest.pop().after_fork_in_child()
 
