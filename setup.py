@@ -24,7 +24,10 @@ setup(
     python_requires=">=3.11",
     install_requires=["WebOb>=1.8.8"],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["pixel-middleware = pixel_middleware.__main__:main"]},
+    entry_points={
+        "console_scripts": ["pixel-middleware = pixel_middleware.__main__:main"],
+        "paste.filter_app_factory": ["main = pixel_middleware.paste:filter_app_factory"],
+    },
     keywords="analytics events pixel rudderstack segment amp email wsgi webob",
     classifiers=[
         "Development Status :: 4 - Beta",

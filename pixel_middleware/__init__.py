@@ -1,8 +1,17 @@
 """RudderStack's Pixel API as a WSGI middleware: see `PixelMiddleware`."""
 
-from pixel_middleware.errors import BadPixel, ConfigurationError, PixelError, Rejected, RetryLater, StorageError
+from pixel_middleware.errors import (
+    BadPixel,
+    ConfigurationError,
+    PixelError,
+    Rejected,
+    RetryLater,
+    StorageError,
+    UnsendableEvent,
+)
 from pixel_middleware.events import Event, PageEvent, TrackEvent
 from pixel_middleware.middleware import PixelMiddleware, Processor, Sink, Stats
+from pixel_middleware.urls import pixel_tag, pixel_url
 
 __all__ = [
     "BadPixel",
@@ -18,4 +27,7 @@ __all__ = [
     "Stats",
     "StorageError",
     "TrackEvent",
+    "UnsendableEvent",
+    "pixel_tag",
+    "pixel_url",
 ]

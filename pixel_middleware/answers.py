@@ -4,6 +4,7 @@ Answers without a word of the request in them are built once and shared among th
 WebOb response as a WSGI app only reads it.
 """
 
+import re
 from http import HTTPStatus
 from typing import Final
 
@@ -17,15 +18,19 @@ GIF: Final = bytes.fromhex(
     "4749463839610100010080000000000000000021f90401000000002c00000000010001000002024401003b"
 )
 
+FOR_ANY_PAGE: Final = (
+    # Loadable from any page, also one under Cross-Origin-Embedder-Policy; never with credentials.
+    ("Cross-Origin-Resource-Policy", "cross-origin"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+
 HEADERS: Final = (
     # A cached pixel is an event that never arrives.
     ("Cache-Control", "no-store, no-cache, must-revalidate, max-age=0, private"),
     ("Pragma", "no-cache"),
     ("Expires", "0"),
-    # Loadable from any page, also one under Cross-Origin-Embedder-Policy; never with credentials.
-    ("Cross-Origin-Resource-Policy", "cross-origin"),
-    ("Access-Control-Allow-Origin", "*"),
-    ("X-Content-Type-Options", "nosniff"),
+    *FOR_ANY_PAGE,
 )
 
 METHODS: Final = "GET, HEAD, OPTIONS"
@@ -101,6 +106,26 @@ def not_found(prefix: str) -> Response:
         f"there is no such pixel; use {prefix}/page or {prefix}/track, with .gif behind it for an image",
         _reason("not_found"),
     )
+
+
+def amp_config(body: bytes, source_origin: str) -> Response:
+    """200: the amp-analytics configuration; `source_origin` is what AMP gave as `__amp_source_origin`, or `""`."""
+    cors = [("AMP-Access-Control-Allow-Source-Origin", source_origin)] if _ORIGIN.fullmatch(source_origin) else []
+    return Response(
+        body,
+        headerlist=[
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            # Not for shared caches: it names the host that this client asked for.
+            ("Cache-Control", "private, max-age=3600"),
+            *FOR_ANY_PAGE,
+            *cors,
+            ("Access-Control-Expose-Headers", "AMP-Access-Control-Allow-Source-Origin"),
+        ],
+    )
+
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.:-]{1,255}")
 
 
 def wants_image(request: Request) -> bool:

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import click
 from tqdm import tqdm
 from waitress.server import create_server
 
+from pixel_middleware.destinations import outbox_to, sink_to
 from pixel_middleware.errors import ConfigurationError, StorageError
 from pixel_middleware.events import Event, timestamp
 from pixel_middleware.middleware import PixelMiddleware, Sink
-from pixel_middleware.sinks import JSONLines, Outbox, RudderStack, SQLite
+from pixel_middleware.sinks import Outbox, SQLite
 from pixel_middleware.sinks.backlog import Backlog
 
 EXAMPLE = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
@@ -44,7 +46,8 @@ def cli() -> None:
 @click.option("--forward-to", metavar="URL", help="Send the events on to a RudderStack data plane; needs SQLite.")
 def serve(host: str, port: int, output: Path, forward_to: str | None) -> None:
     """Collect events until Ctrl-C, and print one line for each."""
-    sink = _sink_to(output, forward_to)
+    with _bad_parameters():
+        sink = sink_to(output, forward_to)
     server = _listen(PixelMiddleware(_not_here, _announced(sink)), host, port)
     address = f"http://{host}:{server.effective_port}"
     onward = f", and on to {forward_to}" if forward_to else ""
@@ -55,22 +58,15 @@ def serve(host: str, port: int, output: Path, forward_to: str | None) -> None:
     server.run()
 
 
-def _sink_to(output: Path, forward_to: str | None) -> Sink:
-    if forward_to and output.suffix == ".jsonl":
-        raise click.BadParameter("only an SQLite file can be forwarded; use --output events.db", param_hint="--output")
+@contextmanager
+def _bad_parameters() -> Iterator[None]:
+    """Errors of the file and of the destination become errors of `--output` and `--forward-to`."""
     try:
-        if forward_to:
-            return _outbox(output, forward_to)
-        return JSONLines(output) if output.suffix == ".jsonl" else SQLite(output)
+        yield
     except StorageError as error:
         raise click.BadParameter(str(error), param_hint="--output") from error
-
-
-def _outbox(path: Path, forward_to: str) -> Outbox:
-    try:
-        return Outbox(path, RudderStack(forward_to))
     except ConfigurationError as error:
-        raise click.BadParameter(str(error), param_hint="--forward-to") from error
+        raise click.BadParameter(str(error), param_hint=f"--{error.option.replace('_', '-')}") from error
 
 
 def _announced(sink: Sink) -> Callable[[Event], None]:
@@ -133,7 +129,8 @@ def drain(path: Path, forward_to: str, timeout_s: float) -> None:
     """Send everything that waits; exit 1 if something is left."""
     backlog = _backlog(path)
     total = backlog.count_waiting()
-    draining = _outbox(path, forward_to)
+    with _bad_parameters():
+        draining = outbox_to(path, forward_to)
     newest = backlog.newest()
     deadline = time.monotonic() + timeout_s
     with tqdm(total=total, unit="event") as bar:

@@ -3,6 +3,7 @@
 PixelError
 ├── ConfigurationError   an option is wrong; raised at construction
 ├── BadPixel             a request that cannot become an event; answered 400
+├── UnsendableEvent      an event that no pixel URL can carry; raised while the URL is built
 ├── StorageError         a sink's file cannot take or give events; answered 503
 ├── RetryLater           a sender could not deliver now; the outbox keeps the events
 └── Rejected             a sender's destination will never take these events
@@ -51,6 +52,10 @@ class BadPixel(PixelError):
         super().__init__(message)
         self.reason = reason
         self.message = message
+
+
+class UnsendableEvent(PixelError, ValueError):
+    """An event that no pixel URL can carry. Says what is wrong with it, and quotes none of its values."""
 
 
 class StorageError(PixelError):

@@ -14,10 +14,11 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from webob import Request, Response
 
 from pixel_middleware import answers, options
+from pixel_middleware.amp import amp_config
 from pixel_middleware.errors import BadPixel, Reason
 from pixel_middleware.events import Event, Kind, Visit, make_event
-from pixel_middleware.mapping import Limits, map_query
-from pixel_middleware.proxies import client_address
+from pixel_middleware.mapping import Limits, map_query, split_pairs
+from pixel_middleware.proxies import client_address, public_origin
 
 Sink = Callable[[Event], object]
 """Takes one event. It returned: accepted, the client reads 200. It raised: not accepted, 503.
@@ -60,6 +61,7 @@ class PixelMiddleware:
         require_anonymous_id: with `False`, a `userId` may stand in for the `anonymousId`.
         processors: called in order before the sink; see `Processor`.
         trusted_proxies: how many proxies of yours stand in front; see `proxies.client_address`.
+        amp: whether to answer `<prefix>/amp.json`; see `amp`.
         max_query_bytes, max_params, max_depth: see `mapping.Limits`.
 
     Raises `ConfigurationError` for a wrong option. Thread-safe.
@@ -76,6 +78,7 @@ class PixelMiddleware:
         require_anonymous_id: bool = True,
         processors: Iterable[Processor] = (),
         trusted_proxies: int = 0,
+        amp: bool = False,
         max_query_bytes: int = Limits.max_query_bytes,
         max_params: int = Limits.max_params,
         max_depth: int = Limits.max_depth,
@@ -95,11 +98,13 @@ class PixelMiddleware:
         )
         self._image = options.as_image_mode(response)
         prefix = options.as_prefix(prefix)
+        self._prefix = prefix.encode("latin-1").decode()
         self._below = f"{prefix}/"
+        self._amp_path = f"{prefix}/amp.json" if options.as_flag("amp", amp) else None
         self._pixels: dict[str, tuple[Kind, bool]] = {
             f"{prefix}/{kind}{suffix}": (kind, suffix == ".gif") for kind in get_args(Kind) for suffix in ("", ".gif")
         }
-        self._not_found = answers.not_found(prefix.encode("latin-1").decode())
+        self._not_found = answers.not_found(self._prefix)
         self._counters = _Counters()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -107,7 +112,7 @@ class PixelMiddleware:
         path = environ.get("PATH_INFO", "")
         if not path.startswith(self._below):
             return self.app(environ, start_response)
-        answer = self._answer(Request(environ), self._pixels.get(path))
+        answer = self._answer(Request(environ), path)
         answered: Iterable[bytes] = answer(environ, start_response)
         return answered
 
@@ -115,8 +120,9 @@ class PixelMiddleware:
         """A snapshot of what became of the pixel requests that this process has answered."""
         return self._counters.snapshot()
 
-    def _answer(self, request: Request, pixel: tuple[Kind, bool] | None) -> Response:
-        if pixel is None:
+    def _answer(self, request: Request, path: str) -> Response:
+        pixel = self._pixels.get(path)
+        if pixel is None and path != self._amp_path:
             self._counters.reject("not_found")
             return self._not_found
         if request.method == "OPTIONS":
@@ -124,7 +130,15 @@ class PixelMiddleware:
         if request.method not in ("GET", "HEAD"):
             self._counters.reject("method_not_allowed")
             return answers.METHOD_NOT_ALLOWED
-        kind, has_gif_suffix = pixel
+        return self._amp_config(request) if pixel is None else self._answer_pixel(request, *pixel)
+
+    def _amp_config(self, request: Request) -> Response:
+        origin = public_origin(request.environ, self._trusted_proxies)
+        path = request.environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace") + self._prefix
+        source_origin = dict(split_pairs(request.environ.get("QUERY_STRING", ""))).get("__amp_source_origin", "")
+        return answers.amp_config(amp_config(origin, path), source_origin)
+
+    def _answer_pixel(self, request: Request, kind: Kind, has_gif_suffix: bool) -> Response:
         image = self._image if self._image is not None else has_gif_suffix or answers.wants_image(request)
         record = self._record if request.method == "GET" else self._event
         try:

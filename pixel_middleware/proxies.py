@@ -1,10 +1,12 @@
-"""Whom a request comes from, when proxies of ours stand in front.
+"""Whom a request comes from, and where it was sent to, when proxies of ours stand in front.
 
 `X-Forwarded-For` is whatever its sender likes, so only the entries that our own `trusted_proxies`
-appended are read, counted from the right; WebOb's `client_addr` believes the first one.
+appended are read, counted from the right; WebOb's `client_addr` believes the first one. So with
+`X-Forwarded-Host`.
 """
 
 import ipaddress
+import re
 from wsgiref.types import WSGIEnvironment
 
 
@@ -14,13 +16,30 @@ def client_address(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:
     With N trusted proxies it is the N-th entry of `X-Forwarded-For` from the right, if that is a
     valid address, and else `REMOTE_ADDR`.
     """
-    if trusted_proxies:
-        entries = str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")
-        if len(entries) >= trusted_proxies:
-            entry = entries[-trusted_proxies].strip()
-            if _is_address(entry):
-                return entry
-    return str(environ.get("REMOTE_ADDR") or "")
+    entry = _forwarded(environ, "HTTP_X_FORWARDED_FOR", trusted_proxies)
+    return entry if _is_address(entry) else str(environ.get("REMOTE_ADDR") or "")
+
+
+def public_origin(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:
+    """Where clients reach this app: `https://` and the host that they asked for.
+
+    With N trusted proxies the host is the N-th entry of `X-Forwarded-Host` from the right, if there is one.
+    It is `http://` only where a developer tries things out: on localhost, if the request came so.
+    """
+    forwarded = _forwarded(environ, "HTTP_X_FORWARDED_HOST", trusted_proxies)
+    own = f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+    host = next(filter(_HOST.fullmatch, (forwarded, str(environ.get("HTTP_HOST", "")))), own)
+    is_local = host.rpartition(":")[0] in _LOCAL or host in _LOCAL
+    return f"{environ['wsgi.url_scheme'] if is_local else 'https'}://{host}"
+
+
+_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")
+
+
+def _forwarded(environ: WSGIEnvironment, key: str, trusted_proxies: int) -> str:
+    entries = str(environ.get(key, "")).split(",")
+    return entries[-trusted_proxies].strip() if 0 < trusted_proxies <= len(entries) else ""
 
 
 def _is_address(text: str) -> bool:

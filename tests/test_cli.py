@@ -165,8 +165,11 @@ def test_drain_says_what_is_left_and_outbox_why(outbox):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "x.jsonl", "--forward-to", "http://127.0.0.1"], "only an SQLite file can be forwarded"),
-        (["--forward-to", "nowhere"], "data_plane_url must be a URL like"),
+        (
+            ["--output", "x.jsonl", "--forward-to", "http://127.0.0.1"],
+            "output must be an SQLite file, like events.db, to be forwarded",
+        ),
+        (["--forward-to", "nowhere"], "forward_to must be the URL of a data plane"),
         (["--output", "missing/x.db"], "cannot use missing/x.db"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Whose address a request is counted for."""
+"""Whose address a request is counted for, and where it was sent to."""
 
 import pytest
 
-from pixel_middleware.proxies import client_address
+from pixel_middleware.proxies import client_address, public_origin
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,25 @@ def test_address(forwarded, trusted, address):
 @pytest.mark.parametrize("environ", [{}, {"REMOTE_ADDR": ""}, {"REMOTE_ADDR": None}])
 def test_an_unknown_address_is_empty(environ):
     assert client_address(environ) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "trusted", "origin"),
+    [
+        pytest.param({"HTTP_HOST": "example.com"}, 0, "https://example.com", id="https, whatever the server says"),
+        pytest.param({"HTTP_HOST": "example.com:8443"}, 0, "https://example.com:8443", id="a port of its own"),
+        pytest.param({"HTTP_HOST": "[2001:db8::1]:8443"}, 0, "https://[2001:db8::1]:8443", id="IPv6"),
+        pytest.param({"HTTP_HOST": "localhost:8080"}, 0, "http://localhost:8080", id="a developer's"),
+        pytest.param({"HTTP_HOST": "127.0.0.1"}, 0, "http://127.0.0.1", id="a developer's, without a port"),
+        pytest.param(
+            {"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "b.com"}, 0, "https://a.com", id="nobody is trusted"
+        ),
+        pytest.param({"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "b.com"}, 1, "https://b.com", id="one proxy"),
+        pytest.param({"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "<b>"}, 1, "https://a.com", id="not a host"),
+        pytest.param({"HTTP_HOST": 'a.com/"'}, 0, "https://server.example:80", id="not a host at all"),
+        pytest.param({}, 1, "https://server.example:80", id="HTTP/1.0"),
+    ],
+)
+def test_origin(given, trusted, origin):
+    environ = {"SERVER_NAME": "server.example", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
+    assert public_origin(environ | given, trusted) == origin

@@ -1,0 +1,174 @@
+"""Pixel URLs and `<img>` tags for emails and pages: the inverse of `mapping`.
+
+    >>> pixel_url("https://example.com", "track", write_key="k", anonymous_id="a", event="e", properties={"n": [1, 2]})
+    'https://example.com/pixel/v1/track.gif?writeKey=k&anonymousId=a&event=e&properties.n.0=1&properties.n.1=2'
+
+What a URL carries is text: numbers arrive as their shortest decimal form, `true` and `false` so, a
+`datetime` as `2026-01-02T03:04:05.678Z`, a `date` as `2026-01-02`, and `None` not at all.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from html import escape
+from typing import Any
+from urllib.parse import quote, urlsplit
+from uuid import UUID
+
+from pixel_middleware.errors import BadPixel, UnsendableEvent
+from pixel_middleware.events import Kind, timestamp
+from pixel_middleware.mapping import OBJECTS, Limits, map_query
+
+LONG_URL_BYTES = 2000  # mail clients and proxies cut or drop longer ones
+
+_NO_LIMITS = Limits(max_query_bytes=1 << 30)
+_STYLE = "display:block;border:0;width:1px;height:1px"
+
+
+def pixel_url(
+    base: str,
+    kind: Kind,
+    *,
+    write_key: str,
+    anonymous_id: str | None = None,
+    user_id: str | None = None,
+    event: str | None = None,
+    name: str | None = None,
+    properties: Mapping[str, Any] | None = None,
+    context: Mapping[str, Any] | None = None,
+    message_id: str | None = None,
+    image: bool = True,
+    prefix: str = "/pixel/v1",
+) -> str:
+    """The URL that records this event when it is loaded.
+
+    Args:
+        base: where the app is mounted, `https://example.com`; or the endpoint itself, with its prefix.
+        kind: `"page"` or `"track"`.
+        anonymous_id: needed, unless the endpoint takes a `user_id` for it (`require_anonymous_id=False`).
+        event: of a track call. name: of a page call.
+        properties, context: nested as you like; see the module for how values are written.
+        message_id: makes repeated loads of one URL recognisable as one event.
+        image: answer with an image whatever the client says of itself; right for emails.
+        prefix: the endpoint's.
+
+    Raises `UnsendableEvent` for what no URL can carry. Warns if the URL is longer than `LONG_URL_BYTES`.
+    """
+    _check_base(base)
+    pairs = [
+        *_pairs("writeKey", write_key),
+        *_pairs("anonymousId", _protect_quotes(anonymous_id)),
+        *_pairs("userId", user_id),
+        *_pairs("event", event),
+        *_pairs("name", name),
+        *_pairs("messageId", message_id),
+        *_pairs("context", context or None),
+        *_pairs("properties", properties or None),
+    ]
+    query = "&".join(f"{_quote(name)}={_quote(value)}" for name, value in pairs)
+    _check_query(kind, query, require_anonymous_id=anonymous_id is not None)
+    base = base.rstrip("/").removesuffix(prefix)
+    url = f"{base}{quote(prefix)}/{kind}{'.gif' if image else ''}?{query}"
+    if len(url) > LONG_URL_BYTES:
+        warnings.warn(
+            f"this pixel URL has {len(url)} bytes, and mail clients cut URLs above {LONG_URL_BYTES}", stacklevel=2
+        )
+    return url
+
+
+class Html(str):
+    """HTML that templates put in as it is: Jinja2, Mako, Chameleon and Django ask for `__html__`."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        return str(self)
+
+
+def pixel_tag(base: str, kind: Kind, **event: Any) -> Html:
+    """An invisible `<img>` for `pixel_url(base, kind, **event)`, as HTML."""
+    url = escape(pixel_url(base, kind, **event))
+    return Html(
+        f'<img src="{url}" width="1" height="1" alt=""'
+        # Pixels on an http page would come without the page's address otherwise.
+        f' referrerpolicy="no-referrer-when-downgrade" style="{_STYLE}">'
+    )
+
+
+def _check_base(base: str) -> None:
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise UnsendableEvent("base must be a URL like https://example.com, without ? and #")
+
+
+def _check_query(kind: Kind, query: str, *, require_anonymous_id: bool) -> None:
+    """Whatever the endpoint would refuse is refused here, where its author sees it."""
+    if kind not in ("page", "track"):
+        raise UnsendableEvent('kind must be "page" or "track"')
+    try:
+        map_query(kind, query, _NO_LIMITS, require_anonymous_id=require_anonymous_id)
+    except BadPixel as error:
+        raise UnsendableEvent(error.message) from error
+
+
+def _protect_quotes(anonymous_id: str | None) -> str | None:
+    # The mapping strips one pair of quotes, which AMP puts around.
+    is_quoted = anonymous_id is not None and len(anonymous_id) >= 2 and anonymous_id[0] == anonymous_id[-1] == '"'
+    return f'"{anonymous_id}"' if is_quoted else anonymous_id
+
+
+def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        _check_keys(name, value)
+        for key, child in value.items():
+            yield from _pairs(f"{name}.{key}", child)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        _check_list(name, value)
+        for index, child in enumerate(value):
+            yield from _pairs(f"{name}.{index}", child)
+    elif value is not None:
+        yield name, _as_text(name, value)
+
+
+def _check_keys(name: str, value: Mapping[Any, Any]) -> None:
+    for key in value:
+        if not isinstance(key, str) or not key or "." in key:
+            raise UnsendableEvent(f"the keys of {name} must be strings, not empty and without a dot")
+    if not value:
+        raise UnsendableEvent(f"{name} is empty, which a URL cannot say; leave it out")
+    if name not in OBJECTS and set(value) == {str(index) for index in range(len(value))}:
+        raise UnsendableEvent(f"{name} has the keys 0, 1, ... and would arrive as a list; use a list, or other keys")
+
+
+def _check_list(name: str, value: Sequence[Any]) -> None:
+    if name in OBJECTS:
+        raise UnsendableEvent(f"{name} must be a mapping")
+    if not value:
+        raise UnsendableEvent(f"{name} is empty, which a URL cannot say; leave it out")
+    if None in value:
+        raise UnsendableEvent(f"{name} holds None, which a URL cannot say; leave it out")
+
+
+def _as_text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise UnsendableEvent(f"{name} is not a finite number")
+    if isinstance(value, str | int | float | Decimal | UUID):
+        return str(value)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise UnsendableEvent(f"{name} is a datetime without a time zone; add tzinfo=UTC, or what it is in")
+        return timestamp(value.astimezone(UTC))
+    if isinstance(value, date):
+        return value.isoformat()
+    raise UnsendableEvent(f"{name} is of type {type(value).__name__}, which has no form in a URL; make it a string")
+
+
+def _quote(text: str) -> str:
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise UnsendableEvent("a name or value holds half of a surrogate pair, which is no text") from error
