@@ -1,25 +1,25 @@
-"""A Bottle app with a page of its own, and pixels beside it. Run: python examples/bottle_app.py"""
+"""A Bottle app whose page carries a pixel."""
 
-from wsgiref.simple_server import make_server
+import waitress
+from bottle import Bottle, request
 
-from bottle import Bottle
+from pixel_middleware import Event, PixelMiddleware, pixel_tag
 
-from pixel_middleware import Event, PixelMiddleware
+shop = Bottle()
 
-PAGE = """<!doctype html><title>Shop</title><h1>Shop</h1>
-<img src="/pixel/v1/page.gif?writeKey=demo&amp;anonymousId=a-visitor&amp;name=Shop" width="1" height="1" alt="">"""
+
+@shop.get("/")
+def page():
+    base = f"{request.urlparts.scheme}://{request.urlparts.netloc}{request.script_name}"
+    tag = pixel_tag(base, "page", write_key="demo", anonymous_id="a-visitor", name="Shop")
+    return f"<!doctype html><title>Shop</title><h1>Shop</h1>{tag}"
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("name"), event["context"]["page"])
+    print(event["type"], event.get("name"), event["context"]["page"], flush=True)
 
 
-def make_app(sink=collect):
-    app = Bottle()
-    app.get("/", callback=lambda: PAGE)
-    return PixelMiddleware(app, sink)
-
+app = PixelMiddleware(shop, collect)
 
 if __name__ == "__main__":
-    print("Open http://127.0.0.1:6544/")
-    make_server("127.0.0.1", 6544, make_app()).serve_forever()
+    waitress.serve(app, host="127.0.0.1", port=6544)

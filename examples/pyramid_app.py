@@ -1,31 +1,30 @@
-"""A Pyramid app with a page of its own, and pixels beside it. Run: python examples/pyramid_app.py"""
+"""A Pyramid app whose page carries a pixel; also for `pserve examples/pyramid.ini`."""
 
-from wsgiref.simple_server import make_server
-
+import waitress
 from pyramid.config import Configurator
 from pyramid.response import Response
 
-from pixel_middleware import Event, PixelMiddleware
-
-PAGE = """<!doctype html><title>Shop</title><h1>Shop</h1>
-<img src="/pixel/v1/page.gif?writeKey=demo&amp;anonymousId=a-visitor&amp;name=Shop" width="1" height="1" alt="">"""
+from pixel_middleware import Event, PixelMiddleware, pixel_tag
 
 
 def shop(request):
-    return Response(PAGE)
+    tag = pixel_tag(request.application_url, "page", write_key="demo", anonymous_id="a-visitor", name="Shop")
+    return Response(f"<!doctype html><title>Shop</title><h1>Shop</h1>{tag}")
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("name"), event["context"]["page"])
+    print(event["type"], event.get("name"), event["context"]["page"], flush=True)
 
 
-def make_app(sink=collect):
-    with Configurator() as config:
+def main(global_config, **settings):
+    """The app alone, as an ini file asks for it."""
+    with Configurator(settings=settings) as config:
         config.add_route("shop", "/")
         config.add_view(shop, route_name="shop")
-        return PixelMiddleware(config.make_wsgi_app(), sink)
+        return config.make_wsgi_app()
 
+
+app = PixelMiddleware(main({}), collect)
 
 if __name__ == "__main__":
-    print("Open http://127.0.0.1:6543/")
-    make_server("127.0.0.1", 6543, make_app()).serve_forever()
+    waitress.serve(app, host="127.0.0.1", port=6543)

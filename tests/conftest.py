@@ -2,14 +2,20 @@
 
 import os
 import socket
+import socketserver
 import subprocess
+import sys
 import threading
+from pathlib import Path
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 import webtest
 
 from pixel_middleware import PixelMiddleware
 from pixel_middleware import events as events_module
+
+TESTS = Path(__file__).parent
 
 
 def host_app(environ, start_response):
@@ -106,3 +112,56 @@ def tmpfs(tmp_path):
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     yield mount
     subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+@pytest.fixture
+def popen(tmp_path):
+    """Start a program, and end it with the test; what it says is in `output.log`."""
+    processes = []
+
+    def popen(command, **environment):
+        environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONDEVMODE": ""} | environment
+        with (tmp_path / "output.log").open("a") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        processes.append(process)
+        return process
+
+    yield popen
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
+
+
+@pytest.fixture
+def start(popen):
+    """Start a Python program, and end it with the test."""
+    return lambda *command, **environment: popen([sys.executable, *command], **environment)
+
+
+class Server(socketserver.ThreadingMixIn, WSGIServer):
+    """A thread for each connection: browsers open idle ones, which would block the only thread."""
+
+    daemon_threads = True
+
+
+class QuietHandler(WSGIRequestHandler):
+    def log_message(self, *message):
+        pass
+
+
+@pytest.fixture
+def serve():
+    """Serves an app on a free port of ours; returns the port."""
+    servers = []
+
+    def serve(app):
+        server = make_server("127.0.0.1", 0, app, Server, QuietHandler)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        servers.append(server)
+        return server.server_port
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

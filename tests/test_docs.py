@@ -5,10 +5,10 @@ import os
 import re
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
+from processes import get_when_up
 
 from pixel_middleware.errors import Reason
 
@@ -27,18 +27,6 @@ def test_the_readmes_first_snippet_runs(tmp_path, free_port):
         process.terminate()
 
 
-def get_when_up(url):
-    while True:
-        try:
-            with urllib.request.urlopen(url) as response:
-                return response.read()
-        except ConnectionRefusedError:
-            continue
-        except urllib.error.URLError as error:
-            if not isinstance(error.reason, ConnectionRefusedError):
-                raise
-
-
 @pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
 def test_examples_in_the_docs_are_true(path):
     assert doctest.testfile(str(path), module_relative=False).failed == 0
@@ -47,3 +35,11 @@ def test_examples_in_the_docs_are_true(path):
 def test_every_reason_is_documented():
     text = (ROOT / "docs" / "events.md").read_text("utf-8")
     assert {reason for reason in Reason.__args__ if f"`{reason}`" not in text} == set()
+
+
+def test_the_pattern_for_users_tests_passes(tmp_path):
+    (pattern,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "test_pattern.py").write_text(pattern)
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", tmp_path, "-p", "no:cacheprovider", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "4 passed" in done.stdout, done.stdout

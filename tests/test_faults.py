@@ -10,8 +10,6 @@ import random
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,41 +17,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from processes import until_up
 
 from pixel_middleware.sinks import Outbox, RudderStack
 
 TESTS = Path(__file__).parent
 SECONDS = float(os.environ.get("PIXEL_FAULT_SECONDS", "6"))
 KILLS = 20
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Start a program, and end it with the test."""
-    processes = []
-
-    def start(*command, **environment):
-        environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONDEVMODE": ""} | environment
-        with (tmp_path / "output.log").open("a") as log:
-            process = subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log)
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait()
-
-
-def until_up(port):
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            time.sleep(0.05)
-        else:
-            return
 
 
 def children_of(pid):
