@@ -1,14 +1,15 @@
 """What goes over the wire in answer to a pixel request.
 
-Answers without a word of the request in them are built once and shared among threads: calling a
-WebOb response as a WSGI app only reads it.
+Answers without a word of the request in them are built once, by WebOb, and shared among threads.
 """
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-from webob import Request, Response
+from webob import Response
 
 from pixel_middleware.errors import BadPixel, Reason
 
@@ -38,16 +39,30 @@ METHODS: Final = "GET, HEAD, OPTIONS"
 RETRY_AFTER_S: Final = "10"  # long enough for a restart of what failed, short for a person who waits
 
 
-def _answer(status: HTTPStatus, body: bytes, content_type: str, *extra: tuple[str, str]) -> Response:
+class Answer:
+    """A finished answer, as a WSGI app. Immutable and thread-safe."""
+
+    def __init__(self, response: Response) -> None:
+        self._status: str = response.status
+        self._headers: list[tuple[str, str]] = response.headerlist
+        self._body: list[bytes] = [response.body]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """The WSGI entry point."""
+        start_response(self._status, self._headers.copy())  # a server or a middleware may add its own
+        return () if environ["REQUEST_METHOD"] == "HEAD" else self._body.copy()
+
+
+def _answer(status: HTTPStatus, body: bytes, content_type: str, *extra: tuple[str, str]) -> Answer:
     headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), *HEADERS, *extra]
-    return Response(status=f"{status.value} {status.phrase}", headerlist=headers, body=body)
+    return Answer(Response(status=f"{status.value} {status.phrase}", headerlist=headers, body=body))
 
 
-def _text(status: HTTPStatus, text: str, *extra: tuple[str, str]) -> Response:
+def _text(status: HTTPStatus, text: str, *extra: tuple[str, str]) -> Answer:
     return _answer(status, text.encode(), "text/plain; charset=utf-8", *extra)
 
 
-def _gif(status: HTTPStatus, *extra: tuple[str, str]) -> Response:
+def _gif(status: HTTPStatus, *extra: tuple[str, str]) -> Answer:
     return _answer(status, GIF, "image/gif", *extra)
 
 
@@ -69,37 +84,39 @@ METHOD_NOT_ALLOWED: Final = _text(
     _reason("method_not_allowed"),
     ("Allow", METHODS),
 )
-PREFLIGHT: Final = Response(
-    # No Content-Length: RFC 9110 section 8.6 forbids it with 204.
-    status="204 No Content",
-    headerlist=[
-        *HEADERS,
-        ("Allow", METHODS),
-        ("Access-Control-Allow-Methods", METHODS),
-        ("Access-Control-Allow-Headers", "*"),
-        ("Access-Control-Max-Age", "86400"),
-    ],
+PREFLIGHT: Final = Answer(
+    Response(
+        # No Content-Length: RFC 9110 section 8.6 forbids it with 204.
+        status="204 No Content",
+        headerlist=[
+            *HEADERS,
+            ("Allow", METHODS),
+            ("Access-Control-Allow-Methods", METHODS),
+            ("Access-Control-Allow-Headers", "*"),
+            ("Access-Control-Max-Age", "86400"),
+        ],
+    )
 )
 
 
-def accepted(image: bool) -> Response:
+def accepted(image: bool) -> Answer:
     """200: the event is the sink's now, or a processor dropped it."""
     return OK_GIF if image else OK_TEXT
 
 
-def failed(image: bool) -> Response:
+def failed(image: bool) -> Answer:
     """503: the event is not stored."""
     return FAILED_GIF if image else FAILED_TEXT
 
 
-def rejected(error: BadPixel, image: bool) -> Response:
+def rejected(error: BadPixel, image: bool) -> Answer:
     """400: what was wrong and what would be right; the reason alone where only an image is shown."""
     if image:
         return _gif(HTTPStatus.BAD_REQUEST, _reason(error.reason))
     return _text(HTTPStatus.BAD_REQUEST, error.message, _reason(error.reason))
 
 
-def not_found(prefix: str) -> Response:
+def not_found(prefix: str) -> Answer:
     """404: below the prefix, but no pixel."""
     return _text(
         HTTPStatus.NOT_FOUND,
@@ -108,10 +125,10 @@ def not_found(prefix: str) -> Response:
     )
 
 
-def amp_config(body: bytes, source_origin: str) -> Response:
+def amp_config(body: bytes, source_origin: str) -> Answer:
     """200: the amp-analytics configuration; `source_origin` is what AMP gave as `__amp_source_origin`, or `""`."""
     cors = [("AMP-Access-Control-Allow-Source-Origin", source_origin)] if _ORIGIN.fullmatch(source_origin) else []
-    return Response(
+    response = Response(
         body,
         headerlist=[
             ("Content-Type", "application/json"),
@@ -123,15 +140,16 @@ def amp_config(body: bytes, source_origin: str) -> Response:
             ("Access-Control-Expose-Headers", "AMP-Access-Control-Allow-Source-Origin"),
         ],
     )
+    return Answer(response)
 
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.:-]{1,255}")
 
 
-def wants_image(request: Request) -> bool:
+def wants_image(environ: WSGIEnvironment) -> bool:
     """Whether the client shows the answer as an image, going by its own words."""
-    destination = request.headers.get("Sec-Fetch-Dest")
+    destination = environ.get("HTTP_SEC_FETCH_DEST")
     if destination is not None:
-        return destination == "image"
-    accept = request.headers.get("Accept", "")
+        return bool(destination == "image")
+    accept = environ.get("HTTP_ACCEPT", "")
     return "image/" in accept and "text/" not in accept

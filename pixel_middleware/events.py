@@ -59,7 +59,7 @@ class Visit(NamedTuple):
 
 def timestamp(moment: datetime) -> str:
     """`moment`, which is in UTC, as `2026-01-02T03:04:05.678Z`."""
-    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit) -> Event:

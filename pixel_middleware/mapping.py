@@ -6,8 +6,10 @@
 Pure functions of their arguments, safe from any thread.
 """
 
+from binascii import a2b_qp
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -68,7 +70,10 @@ def split_pairs(query: str, limits: Limits = DEFAULT_LIMITS) -> list[tuple[str, 
         raise BadPixel("too_many_parameters", f"there are more than {limits.max_params} parameters")
     if "\0" in query or "%00" in query:
         raise BadPixel("invalid_character", "the query string holds a NUL (%00), which no event can carry")
-    return [(_decode(name), _decode(value)) for name, _, value in (pair.partition("=") for pair in raw)]
+    # One decode of all is several times as fast as one for each; the NUL between them decodes to itself.
+    parts = [pair.replace("=", "\0", 1) if "=" in pair else f"{pair}\0" for pair in raw]
+    decoded = iter(_decode("\0".join(parts)).split("\0")) if parts else iter(())
+    return list(zip(decoded, decoded, strict=True))
 
 
 def nest(pairs: Iterable[tuple[str, str]], max_depth: int = DEFAULT_LIMITS.max_depth) -> Tree:
@@ -79,7 +84,9 @@ def nest(pairs: Iterable[tuple[str, str]], max_depth: int = DEFAULT_LIMITS.max_d
     tree: Tree = {}
     numbered = False
     for name, value in pairs:
-        path = _split_name(name, max_depth)
+        path = _split_name(name) if len(name) > _LONG_NAME else _remembered_split(name)
+        if len(path) > max_depth:
+            raise BadPixel("too_deep", f"the name {shorten(name)} has more than {max_depth} parts")
         if path[0] not in IGNORED:
             _put(tree, path, value, name)
             numbered = numbered or "0" in path
@@ -89,19 +96,27 @@ def nest(pairs: Iterable[tuple[str, str]], max_depth: int = DEFAULT_LIMITS.max_d
 
 
 def _decode(text: str) -> str:
+    """`text` as `urllib.parse.unquote_plus` decodes it, in about a tenth of the time.
+
+    Quoted-printable is percent-encoding with `=` for `%`, and has a decoder in C. Each escape that it takes
+    shortens the text by two; if the length says that one was none (`%zz`), or a line break is about, which means
+    something else there, urllib's decoder is asked. So the results are equal for every input.
+    """
     # "replace" for a server that breaks PEP 3333 and hands over more than one byte a character.
     raw = text.replace("+", " ").encode("latin-1", "replace")
-    return unquote_to_bytes(raw).decode("utf-8", "replace")
+    escaped = raw.replace(b"=", b"=3D").replace(b"%", b"=")
+    decoded = a2b_qp(escaped)
+    if len(escaped) - len(decoded) != 2 * escaped.count(b"=") or b"\n" in raw or b"\r" in raw:
+        decoded = unquote_to_bytes(raw)
+    return decoded.decode("utf-8", "replace")
 
 
-def _split_name(name: str, max_depth: int) -> list[str]:
-    path = name.split(".")
+def _split_name(name: str) -> tuple[str, ...]:
+    path = tuple(name.split("."))
     if "" in path:
         raise BadPixel(
             "invalid_name", f"the name {shorten(name)} is empty or has an empty part; write it like context.page.url"
         )
-    if len(path) > max_depth:
-        raise BadPixel("too_deep", f"the name {shorten(name)} has more than {max_depth} parts")
     if path[0] in OBJECTS and len(path) == 1:
         raise BadPixel("conflicting_names", f"{name} takes no value of its own; write it like {name}.title=...")
     if path[0] in STRINGS and len(path) > 1:
@@ -109,7 +124,11 @@ def _split_name(name: str, max_depth: int) -> list[str]:
     return path
 
 
-def _put(tree: Tree, path: list[str], value: str, name: str) -> None:
+_LONG_NAME = 64  # what is remembered of names that clients make up is bounded, in number and in size
+_remembered_split = lru_cache(maxsize=1024)(_split_name)
+
+
+def _put(tree: Tree, path: tuple[str, ...], value: str, name: str) -> None:
     parent: Any = tree
     for part in path[:-1]:
         parent = parent.setdefault(part, {})

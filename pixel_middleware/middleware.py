@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Literal, TypedDict, get_args
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from webob import Request, Response
+from webob import Request
 
 from pixel_middleware import answers, options
 from pixel_middleware.amp import amp_config
+from pixel_middleware.answers import Answer
 from pixel_middleware.errors import BadPixel, Reason
 from pixel_middleware.events import Event, Kind, Visit, make_event
 from pixel_middleware.mapping import Limits, map_query, split_pairs
@@ -112,39 +113,39 @@ class PixelMiddleware:
         path = environ.get("PATH_INFO", "")
         if not path.startswith(self._below):
             return self.app(environ, start_response)
-        answer = self._answer(Request(environ), path)
-        answered: Iterable[bytes] = answer(environ, start_response)
-        return answered
+        return self._answer(environ, path)(environ, start_response)
 
     def stats(self) -> Stats:
         """A snapshot of what became of the pixel requests that this process has answered."""
         return self._counters.snapshot()
 
-    def _answer(self, request: Request, path: str) -> Response:
+    def _answer(self, environ: WSGIEnvironment, path: str) -> Answer:
         pixel = self._pixels.get(path)
         if pixel is None and path != self._amp_path:
             self._counters.reject("not_found")
             return self._not_found
-        if request.method == "OPTIONS":
+        method = environ["REQUEST_METHOD"]
+        if method == "OPTIONS":
             return answers.PREFLIGHT
-        if request.method not in ("GET", "HEAD"):
+        if method not in ("GET", "HEAD"):
             self._counters.reject("method_not_allowed")
             return answers.METHOD_NOT_ALLOWED
-        return self._amp_config(request) if pixel is None else self._answer_pixel(request, *pixel)
+        return self._amp_config(environ) if pixel is None else self._answer_pixel(environ, *pixel)
 
-    def _amp_config(self, request: Request) -> Response:
-        origin = public_origin(request.environ, self._trusted_proxies)
-        path = request.environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace") + self._prefix
-        source_origin = dict(split_pairs(request.environ.get("QUERY_STRING", ""))).get("__amp_source_origin", "")
+    def _amp_config(self, environ: WSGIEnvironment) -> Answer:
+        origin = public_origin(environ, self._trusted_proxies)
+        path = environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace") + self._prefix
+        source_origin = dict(split_pairs(environ.get("QUERY_STRING", ""))).get("__amp_source_origin", "")
         return answers.amp_config(amp_config(origin, path), source_origin)
 
-    def _answer_pixel(self, request: Request, kind: Kind, has_gif_suffix: bool) -> Response:
-        image = self._image if self._image is not None else has_gif_suffix or answers.wants_image(request)
-        record = self._record if request.method == "GET" else self._event
+    def _answer_pixel(self, environ: WSGIEnvironment, kind: Kind, has_gif_suffix: bool) -> Answer:
+        image = self._image if self._image is not None else has_gif_suffix or answers.wants_image(environ)
+        is_get = environ["REQUEST_METHOD"] == "GET"
+        record = self._record if is_get else self._event
         try:
-            record(request, kind)
+            record(environ, kind)
         except BadPixel as error:
-            if request.method == "GET":
+            if is_get:
                 self._counters.reject(error.reason)
             return answers.rejected(error, image)
         except Exception:
@@ -153,28 +154,29 @@ class PixelMiddleware:
             return answers.failed(image)
         return answers.accepted(image)
 
-    def _record(self, request: Request, kind: Kind) -> None:
-        event = self._processed(self._event(request, kind), request)
+    def _record(self, environ: WSGIEnvironment, kind: Kind) -> None:
+        event: Event | None = self._event(environ, kind)
+        if self._processors:
+            event = self._processed(event, Request(environ))
         if event is None:
             self._counters.count("dropped")
         else:
             self._hand_over(event)
             self._counters.count("accepted")
 
-    def _processed(self, event: Event, request: Request) -> Event | None:
+    def _processed(self, event: Event | None, request: Request) -> Event | None:
         for process in self._processors:
-            processed = process(event, request)
-            if processed is None:
-                return None
-            event = processed
+            if event is None:
+                break
+            event = process(event, request)
         return event
 
-    def _event(self, request: Request, kind: Kind) -> Event:
-        query = request.environ.get("QUERY_STRING", "")
+    def _event(self, environ: WSGIEnvironment, kind: Kind) -> Event:
+        query = environ.get("QUERY_STRING", "")
         sent = map_query(kind, query, self._limits, require_anonymous_id=self._require_anonymous_id)
         if not self._is_known_key(sent["writeKey"]):
             raise BadPixel("invalid_write_key", "writeKey is not known here; use the key of a source of this site")
-        return make_event(kind, sent, _visit(request.environ, self._trusted_proxies))
+        return make_event(kind, sent, _visit(environ, self._trusted_proxies))
 
     def _hand_over(self, event: Event) -> None:
         try:
@@ -213,10 +215,10 @@ class _Counters:
 def _visit(environ: WSGIEnvironment, trusted_proxies: int) -> Visit:
     locale = _header(environ, "HTTP_ACCEPT_LANGUAGE").partition(",")[0].partition(";")[0].strip()
     return Visit(
-        address=client_address(environ, trusted_proxies),
-        user_agent=_header(environ, "HTTP_USER_AGENT"),
-        locale="" if locale == "*" else locale,
-        referer=_header(environ, "HTTP_REFERER"),
+        client_address(environ, trusted_proxies),
+        _header(environ, "HTTP_USER_AGENT"),
+        "" if locale == "*" else locale,
+        _header(environ, "HTTP_REFERER"),
     )
 
 

@@ -16,8 +16,11 @@ def client_address(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:
     With N trusted proxies it is the N-th entry of `X-Forwarded-For` from the right, if that is a
     valid address, and else `REMOTE_ADDR`.
     """
-    entry = _forwarded(environ, "HTTP_X_FORWARDED_FOR", trusted_proxies)
-    return entry if _is_address(entry) else str(environ.get("REMOTE_ADDR") or "")
+    if trusted_proxies:
+        entry = _forwarded(environ, "HTTP_X_FORWARDED_FOR", trusted_proxies)
+        if _is_address(entry):
+            return entry
+    return environ.get("REMOTE_ADDR") or ""
 
 
 def public_origin(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:

@@ -154,9 +154,9 @@ def _check_list(name: str, value: Sequence[Any]) -> None:
 def _as_text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
-        raise UnsendableEvent(f"{name} is not a finite number")
-    if isinstance(value, str | int | float | Decimal | UUID):
+    if isinstance(value, int | float | Decimal):
+        return _number_as_text(name, value)
+    if isinstance(value, str | UUID):
         return str(value)
     if isinstance(value, datetime):
         if value.tzinfo is None:
@@ -165,6 +165,15 @@ def _as_text(name: str, value: Any) -> str:
     if isinstance(value, date):
         return value.isoformat()
     raise UnsendableEvent(f"{name} is of type {type(value).__name__}, which has no form in a URL; make it a string")
+
+
+def _number_as_text(name: str, value: int | float | Decimal) -> str:
+    if not (value.is_finite() if isinstance(value, Decimal) else isinstance(value, int) or math.isfinite(value)):
+        raise UnsendableEvent(f"{name} is not a finite number")
+    try:
+        return str(value)
+    except ValueError as error:  # Python's own bound for whole numbers
+        raise UnsendableEvent(f"{name} has too many digits") from error
 
 
 def _quote(text: str) -> str:

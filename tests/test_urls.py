@@ -107,6 +107,7 @@ def test_it_starts_where_the_endpoint_is(base, prefix, start):
         (10**20, "100000000000000000000"),
         (1e-7, "1e-07"),
         (Decimal("1.10"), "1.10"),
+        (Decimal("1E+400"), "1E+400"),
         (True, "true"),
         (False, "false"),
         (datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), "2026-01-02T03:04:05.678Z"),
@@ -138,6 +139,8 @@ def test_each_type_has_one_form(value, arrives):
         ),
         ({"properties": {"a": float("nan")}}, "properties.a is not a finite number"),
         ({"properties": {"a": Decimal("Infinity")}}, "properties.a is not a finite number"),
+        ({"properties": {"a": Decimal("sNaN")}}, "properties.a is not a finite number"),
+        ({"properties": {"a": 10**5000}}, "properties.a has too many digits"),
         (
             {"properties": {"a": datetime(2026, 1, 2)}},
             "properties.a is a datetime without a time zone; add tzinfo=UTC, or what it is in",
