@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 EXTRAS = {
     # `pixel-middleware serve`
     "cli": ["click>=8.1", "tqdm>=4.60", "urllib3>=2.0", "waitress>=3.0"],
+    # sinks.Kafka
+    "kafka": ["confluent-kafka>=2.5"],
     # sinks.RudderStack
     "rudderstack": ["urllib3>=2.0"],
 }

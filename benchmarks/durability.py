@@ -1,11 +1,8 @@
 """Durable events a second, and how long one put takes under load, against this disk's own fdatasync.
 
-    python benchmarks/durability.py [--seconds 3] [--directory .]
-
 The contenders take turns in each round, so that a slow moment of the machine is everybody's.
 """
 
-import argparse
 import contextlib
 import multiprocessing
 import os
@@ -16,6 +13,8 @@ import threading
 import time
 import uuid
 from statistics import median
+
+from measure import Result
 
 from pixel_middleware.events import Visit, make_event, to_json
 from pixel_middleware.sinks import JSONLines, SQLite
@@ -71,8 +70,9 @@ def persist_queue(path):
     return lambda event: queue.put(to_json(event))
 
 
+BASE = "fdatasync each"
 CONTENDERS = {
-    "fdatasync each": FdatasyncEach,
+    BASE: FdatasyncEach,
     "SQLite commit each": CommitEach,
     "persist-queue": persist_queue,
     "our JSONLines": JSONLines,
@@ -139,39 +139,46 @@ def in_processes(count, work, directory, name, *arguments):
     return reported
 
 
+SHAPES = [(1, 1), (8, 1), (32, 1), (1, 4), (8, 4)]
+
+
 def throughput(directory, seconds, rounds):
-    print(f"{'durable events/s':20} " + " ".join(f"{label:>14}" for label in ("1x1", "8x1", "32x1", "1x4", "8x4")))
-    shapes = [(1, 1), (8, 1), (32, 1), (1, 4), (8, 4)]
-    rates = {(name, shape): [] for name in CONTENDERS for shape in shapes}
+    """Median stored events a second, by (contender, (threads, processes))."""
+    rates = {(name, shape): [] for name in CONTENDERS for shape in SHAPES}
     for _ in range(rounds):
-        for shape in shapes:
+        for shape in SHAPES:
             for name in CONTENDERS:
                 stored = sum(in_processes(shape[1], closed_loop, directory, name, shape[0], seconds))
                 rates[name, shape].append(stored / seconds)
-    for name in CONTENDERS:
-        cells = []
-        for shape in shapes:
-            rate, base = median(rates[name, shape]), median(rates["fdatasync each", shape])
-            cells.append(f"{rate:>7.0f} {rate / base:>5.2f}x")
-        print(f"{name:20} " + " ".join(cells))
+    return {which: median(taken) for which, taken in rates.items()}
 
 
 def latency(directory, seconds, rate):
-    print(f"\nput latency at {rate} events/s, open loop, 8 threads x 4 processes, in ms")
+    """Sorted put latencies in seconds, by contender, from 8 threads x 4 processes that keep to `rate` together."""
+    taken = {}
     for name in CONTENDERS:
         reported = in_processes(4, open_loop, directory, name, 8, seconds, rate / 32)
-        latencies = sorted(1000 * one for process in reported for one in process)
-        p50, p99 = (latencies[int(len(latencies) * share)] for share in (0.5, 0.99))
-        print(f"{name:20} p50 {p50:8.2f}  p99 {p99:8.2f}  max {latencies[-1]:8.2f}  n {len(latencies)}")
+        taken[name] = sorted(one for process in reported for one in process)
+    return taken
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rate", type=int, default=2000)
-    parser.add_argument("--directory", default=".", help="a directory on the disk in question")
-    options = parser.parse_args()
-    print("threads x processes; ratio: against fdatasync each, in the same run\n")
-    throughput(options.directory, options.seconds, options.rounds)
-    latency(options.directory, options.seconds * 3, options.rate)
+def results(directory=".", seconds=2, rounds=3, rate=2000):
+    rates = throughput(directory, seconds, rounds)
+    for name in CONTENDERS:
+        for threads, processes in SHAPES:
+            if name != BASE:
+                what = f"durable events/s, {name}, {threads} threads x {processes} processes"
+                is_goal = name.startswith("our") and threads == 32
+                yield Result(
+                    what,
+                    BASE,
+                    rates[name, (threads, processes)],
+                    rates[BASE, (threads, processes)],
+                    3.0 if is_goal else None,
+                    "events/s",
+                    at_least=True,
+                )
+    for name, taken in latency(directory, seconds * 3, rate).items():
+        p99 = taken[int(len(taken) * 0.99)]
+        goal = 1.0 if name.startswith("our") else None
+        yield Result(f"p99 of a put at {rate:,} events/s, {name}", "10 ms", p99, 0.010, goal, "ms")

@@ -21,6 +21,7 @@ from pixel_middleware.sinks import Outbox, SQLite
 from pixel_middleware.sinks.backlog import Backlog
 
 EXAMPLE = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
+DESTINATIONS = "a RudderStack data plane (https://...) or Kafka (kafka://host:9092/topic)"
 OLD_LETTERS = 20  # how many dead letters a terminal shows
 
 
@@ -43,7 +44,7 @@ def cli() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="File for the events: JSON Lines if its name ends in .jsonl, and else SQLite.",
 )
-@click.option("--forward-to", metavar="URL", help="Send the events on to a RudderStack data plane; needs SQLite.")
+@click.option("--forward-to", metavar="URL", help=f"Send the events on, to {DESTINATIONS}; needs SQLite.")
 def serve(host: str, port: int, output: Path, forward_to: str | None) -> None:
     """Collect events until Ctrl-C, and print one line for each."""
     with _bad_parameters():
@@ -65,6 +66,8 @@ def _bad_parameters() -> Iterator[None]:
         yield
     except StorageError as error:
         raise click.BadParameter(str(error), param_hint="--output") from error
+    except ModuleNotFoundError as error:  # which says what extra to install
+        raise click.ClickException(str(error)) from error
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint=f"--{error.option.replace('_', '-')}") from error
 
@@ -122,7 +125,7 @@ def outbox(context: click.Context, path: Path) -> None:
 
 
 @outbox.command()
-@click.option("--forward-to", metavar="URL", required=True, help="The RudderStack data plane.")
+@click.option("--forward-to", metavar="URL", required=True, help=f"Send to {DESTINATIONS}.")
 @click.option("--timeout", "timeout_s", default=3600.0, show_default=True, help="Give up after so many seconds.")
 @click.pass_obj
 def drain(path: Path, forward_to: str, timeout_s: float) -> None:

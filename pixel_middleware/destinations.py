@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.middleware import Sink
-from pixel_middleware.sinks import JSONLines, Outbox, RudderStack, SQLite
+from pixel_middleware.sinks import JSONLines, Kafka, Outbox, RudderStack, SQLite
 from pixel_middleware.sinks.courier import Sender
 
 
@@ -29,11 +29,19 @@ def outbox_to(output: str | os.PathLike[str], forward_to: str) -> Outbox:
 
 
 def sender_to(url: str) -> Sender:
-    """The sender for a RudderStack data plane, `https://host`. Raises `ConfigurationError`."""
+    """The sender for a URL: `https://host` is a RudderStack data plane, `kafka://host:9092,host/topic` a topic.
+
+    A `?` behind the topic gives librdkafka's options: `?compression.type=zstd`. Raises `ConfigurationError`.
+    """
     parts = urlsplit(url)
     if parts.scheme in ("http", "https") and parts.hostname:
         return RudderStack(url)
-    raise ConfigurationError("forward_to", url, "the URL of a data plane, like https://hosted.rudderlabs.com")
+    topic = unquote(parts.path[1:])
+    if parts.scheme == "kafka" and parts.netloc and topic and "/" not in topic:
+        return Kafka(topic, dict(parse_qsl(parts.query)) | {"bootstrap.servers": parts.netloc})
+    raise ConfigurationError(
+        "forward_to", url, "the URL of a data plane, like https://hosted.rudderlabs.com, or kafka://host:9092/topic"
+    )
 
 
 def _is_jsonl(output: str | os.PathLike[str]) -> bool:

@@ -9,7 +9,8 @@ PixelError
 └── Rejected             a sender's destination will never take these events
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 Reason = Literal[
     "missing_write_key",
@@ -79,5 +80,10 @@ class RetryLater(PixelError):
 class Rejected(PixelError):
     """Raised by a sender: the destination will never take these events as they are.
 
-    The outbox halves them until the one at fault is alone, and buries that with this message.
+    The outbox buries `events` with this message, and takes the others of the batch for delivered. Without
+    `events` it halves the batch until the one at fault is alone.
     """
+
+    def __init__(self, message: str = "", *, events: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.events = events

@@ -4,9 +4,11 @@ An event is a plain, JSON-serialisable `dict` in the shape that RudderStack give
 """
 
 import json
-import uuid
+import os
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast
 
 Kind = Literal["page", "track"]
@@ -68,11 +70,11 @@ def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit) -> Event:
     Facts are filled in only where the client sent nothing. `sent` is not changed, but its `context`
     and `properties` become the event's.
     """
-    now = timestamp(datetime.now(UTC))
+    now = _now()
     event = {
         "type": kind,
         "channel": "web",
-        "messageId": str(uuid.uuid4()),
+        "messageId": "",
         "context": {},
         "properties": {},
         "originalTimestamp": now,
@@ -82,10 +84,30 @@ def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit) -> Event:
         "receivedAt": now,
         "request_ip": visit.address,
     }
+    if not event["messageId"]:
+        event["messageId"] = new_message_id()
     _fill_context(event["context"], event["properties"] if kind == "page" else {}, visit)
     if kind == "page":
         _mirror_page(event["context"], event["properties"])
     return cast(Event, event)
+
+
+def new_message_id() -> str:
+    """A random UUID (version 4), as `uuid.uuid4()` makes it, in less than half of its time; safe after a fork."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def _now() -> str:
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    # Formatting is most of what a timestamp costs, and thousands of events share a second.
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def to_json(event: Event) -> str:

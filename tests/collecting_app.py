@@ -3,7 +3,8 @@
 import os
 
 from pixel_middleware import PixelMiddleware
-from pixel_middleware.sinks import Outbox, RudderStack
+from pixel_middleware.destinations import sender_to
+from pixel_middleware.sinks import Outbox
 
 
 def host(environ, start_response):
@@ -12,5 +13,5 @@ def host(environ, start_response):
 
 
 app = PixelMiddleware(
-    host, Outbox(os.environ["OUTBOX"], RudderStack(os.environ["DATA_PLANE"]), retry_min_s=0.01, retry_max_s=0.1)
+    host, Outbox(os.environ["OUTBOX"], sender_to(os.environ["FORWARD_TO"]), retry_min_s=0.01, retry_max_s=0.1)
 )

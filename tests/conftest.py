@@ -1,7 +1,6 @@
 """Fixtures: an app to wrap, a list as sink, and WebTest with its linting on."""
 
 import os
-import socket
 import socketserver
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import threading
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import processes
 import pytest
 import webtest
 
@@ -45,9 +45,7 @@ def client(make_client):
 
 @pytest.fixture
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return processes.free_port()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Waits for programs that the tests started."""
+"""Ports for programs that the tests start, and patience for them."""
 
 import socket
 import time
@@ -6,6 +6,13 @@ import urllib.request
 from urllib.parse import urlsplit
 
 PATIENCE_S = 60
+
+
+def free_port():
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def until_up(port):

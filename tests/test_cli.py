@@ -170,12 +170,21 @@ def test_drain_says_what_is_left_and_outbox_why(outbox):
             "output must be an SQLite file, like events.db, to be forwarded",
         ),
         (["--forward-to", "nowhere"], "forward_to must be the URL of a data plane"),
+        (["--forward-to", "kafka://host:9092"], "or kafka://host:9092/topic"),
+        (["--forward-to", "kafka://host:9092/topic?acks=most"], "config must be options librdkafka takes"),
         (["--output", "missing/x.db"], "cannot use missing/x.db"),
     ],
 )
 def test_what_serve_cannot_do_is_an_error_at_start(tmp_path, arguments, message):
     done = run("serve", *arguments, cwd=tmp_path)
     assert (done.returncode, message in " ".join(done.stderr.split()), "Traceback" in done.stderr) == (2, True, False)
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    monkeypatch.chdir(tmp_path)
+    done = invoke("serve", "--forward-to", "kafka://host:9092/topic")
+    assert (done.exit_code, "pip install 'pixel-middleware[kafka]'" in done.output) == (1, True)
 
 
 def test_a_file_that_is_no_outbox_is_a_clear_error(tmp_path):

@@ -164,6 +164,14 @@ def test_an_event_survives_the_query_string(properties):
     assert nest(split_pairs(query)) == ({"properties": properties} if properties else {})
 
 
+@given(objects, objects)
+def test_names_that_were_seen_before_nest_just_so(context, properties):
+    pairs = flatten({"context": context, "properties": properties})
+    query = urlencode([("writeKey", "k"), ("anonymousId", "a"), *pairs, *pairs[:1]])
+    expected = nest(split_pairs(query))
+    assert [map_query("page", query), map_query("page", query)] == [expected, expected]
+
+
 # Mostly what matters to a decoder: escapes, whole and broken, the signs of other encodings, and line breaks.
 ENCODED = st.text(
     st.sampled_from("%%%=+_\\\r\n 0129aAfFcC3é;") | st.characters(max_codepoint=255, exclude_characters="&\0")
@@ -173,6 +181,6 @@ ENCODED = st.text(
 @given(st.lists(ENCODED.filter(lambda value: "%00" not in value), min_size=1, max_size=5))
 def test_decodes_as_the_standard_library_does(values):
     percent_encoded = ["".join(char if char.isascii() else f"%{ord(char):02X}" for char in value) for value in values]
-    assert split_pairs("&".join(f"v={value}" for value in values)) == [
+    assert list(split_pairs("&".join(f"v={value}" for value in values))) == [
         ("v", unquote_plus(value)) for value in percent_encoded
     ]

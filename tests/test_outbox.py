@@ -136,6 +136,19 @@ def test_one_poison_event_is_found_and_buried_with_its_reason(make_rig, make_eve
     assert (rig.sender.sent[-1], rig.backlog.count_dead()) == ("poison", 0)
 
 
+def test_a_sender_may_name_the_poison_events_itself(make_rig, make_event):
+    def trouble(events):
+        poison = [event for event in events if event["event"].startswith("poison")]
+        return Rejected("too large", events=poison) if poison else None
+
+    rig = make_rig(Recorder(trouble))
+    rig.put(*(make_event(name) for name in ["a", "poison 1", "b", "poison 2"]))
+    rig.courier.run_once()
+    assert (rig.courier.sent, rig.courier.buried, rig.backlog.count_waiting()) == (2, 2, 0)
+    assert [letter["reason"] for letter in rig.backlog.dead(limit=10)] == ["too large", "too large"]
+    assert rig.sender.sent == []  # the others were not sent again
+
+
 def test_a_bad_lane_is_set_aside_and_the_others_go_on(make_rig, make_event, caplog):
     def trouble(events):
         return RetryLater("HTTP 401", after=60, hold=True) if events[0]["writeKey"] == "bad" else None

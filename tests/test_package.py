@@ -18,7 +18,7 @@ FLOORS = [
     {"sinks.jsonlines", "sinks.sqlite"},
     {"sinks.backlog"},
     {"sinks.courier"},
-    {"sinks.outbox", "sinks.rudderstack", "sinks.tee"},
+    {"sinks.kafka", "sinks.outbox", "sinks.rudderstack", "sinks.tee"},
     {"sinks.__init__"},
     {"middleware"},
     {"__init__"},

@@ -102,16 +102,27 @@ class Courier:
         try:
             self._sender.send([one.event for one in group])
         except Rejected as error:
-            if len(group) == 1:
-                self._backlog.bury(group[0], str(error))
-                self.buried += 1
-                return
+            self._bury(group, error)
+        else:
+            self._done(group)
+
+    def _bury(self, group: Sequence[Waiting], error: Rejected) -> None:
+        """Bury the events at fault; where the sender cannot tell them, halve the batch until one is alone."""
+        if not error.events and len(group) > 1:
             half = len(group) // 2
             self._deliver(group[:half])
             self._deliver(group[half:])
-        else:
-            self._backlog.done(group)
-            self.sent += len(group)
+            return
+        named = {id(event) for event in error.events}
+        at_fault = [one for one in group if id(one.event) in named or len(group) == 1]
+        for one in at_fault:
+            self._backlog.bury(one, str(error))
+        self.buried += len(at_fault)
+        self._done([one for one in group if one not in at_fault])
+
+    def _done(self, group: Sequence[Waiting]) -> None:
+        self._backlog.done(group)
+        self.sent += len(group)
 
     def _after_failure(self, error: Exception) -> float:
         self.retried += 1

@@ -1,0 +1,44 @@
+"""Runs all benchmarks, prints their table, and brings docs/performance.md, .json and .svg up to date.
+
+.venv/bin/python benchmarks/run.py [in_process memory served durability]
+"""
+
+import argparse
+import importlib
+import json
+import re
+from pathlib import Path
+
+import chart
+import measure
+
+ALL = ["in_process", "memory", "served", "durability", "kafka"]
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="|".join(ALL))
+    parser.add_argument("--write", action="store_true", help="write the docs, if all were run")
+    options = parser.parse_args()
+    options.names = options.names or ALL
+    results = [result for name in options.names for result in importlib.import_module(name).results()]
+    print(measure.machine(), measure.table(results), sep="\n\n")
+    if options.write and options.names == ALL:
+        write_docs(results)
+
+
+def write_docs(results):
+    """The table, the numbers and the chart of what has a goal and is a cost."""
+    machine = measure.machine()
+    numbers = {"machine": machine, "results": [result.as_dict() for result in results]}
+    (DOCS / "performance.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    costs = [result for result in results if result.target and not result.at_least and result.unit in ("ns", "us")]
+    (DOCS / "performance.svg").write_text(chart.svg(costs))
+    page = DOCS / "performance.md"
+    block = f"<!-- results -->\n{machine}\n\n{measure.table(results)}\n<!-- end -->"
+    page.write_text(re.sub("<!-- results -->.*<!-- end -->", lambda _: block, page.read_text("utf-8"), flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What is left over a real server and a real socket: pixels a second, against hello world on the same server.
+
+Also the apps for the servers: `served:pixels` and so on.
+"""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import peers
+import workload
+from measure import Result
+
+from pixel_middleware import PixelMiddleware
+
+HERE = Path(__file__).parent
+REQUESTS = "requests/s"
+ROUNDS = 5
+SECONDS = 3
+SERVERS = {
+    "gunicorn gthread": ("-m", "gunicorn", "--workers=1", "-k=gthread", "--threads=4", "--bind=127.0.0.1:{port}"),
+    "granian": ("-m", "granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}"),
+}
+
+pixels = peers.ours()
+hello = peers.hello
+wrapped = PixelMiddleware(peers.hello, peers.sink, prefix="/elsewhere")  # so that the same paths pass through
+falcon = peers.falcon_app()
+
+SCRIPT = """
+local paths = {{}}
+for path in io.lines("{paths}") do paths[#paths + 1] = path end
+local next = 0
+request = function()
+  next = next % #paths + 1
+  return wrk.format("GET", paths[next])
+end
+"""
+
+
+def results():
+    if not shutil.which("wrk"):
+        sys.exit("wrk is not installed; apt-get install wrk")
+    with tempfile.TemporaryDirectory() as folder:
+        paths, script = Path(folder, "paths"), Path(folder, "script.lua")
+        paths.write_text("".join(f"/pixel/v1/{kind}?{query}\n" for kind, query in workload.mixed()))
+        script.write_text(SCRIPT.format(paths=paths))
+        for server, command in SERVERS.items():
+            yield from on_one_server(server, command, script)
+
+
+def on_one_server(server, command, script):
+    rates = {"pixels": [], "wrapped": [], "hello": [], "falcon": []}
+    for _ in range(ROUNDS):
+        for app, taken in rates.items():
+            taken.append(requests_a_second([*command, f"served:{app}"], script))
+    rate = {app: median(taken) for app, taken in rates.items()}
+    yield Result(f"pass-through over {server}", "the app alone", rate["wrapped"], rate["hello"], 0.85, REQUESTS, True)
+    yield Result(f"pixels over {server}", "hello world", rate["pixels"], rate["hello"], 0.85, REQUESTS, True)
+    yield Result(f"pixels over {server}", "a Falcon route", rate["pixels"], rate["falcon"], 1.0, REQUESTS, True)
+
+
+def requests_a_second(command, script):
+    port = free_port()
+    words = [sys.executable, *(word.format(port=port) for word in command)]
+    server = subprocess.Popen(words, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        load = ["wrk", "-t1", "-c8", f"-d{SECONDS}", "-s", str(script), f"http://127.0.0.1:{port}"]
+        said = subprocess.run(load, capture_output=True, text=True, check=True).stdout
+    finally:
+        server.terminate()
+        server.wait()
+    if "Non-2xx" in said:
+        raise RuntimeError(said)
+    return float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port):
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing listens on port {port}")

