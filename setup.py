@@ -5,12 +5,18 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
+    # processors.flag_automation and drop_automation
+    "bots": ["crawler-user-agents>=1.0"],
     # `pixel-middleware serve`
     "cli": ["click>=8.1", "tqdm>=4.60", "urllib3>=2.0", "waitress>=3.0"],
     # sinks.Kafka
     "kafka": ["confluent-kafka>=2.5"],
+    # metrics.PixelCollector
+    "prometheus": ["prometheus-client>=0.20"],
     # sinks.RudderStack
     "rudderstack": ["urllib3>=2.0"],
+    # processors.require_schema
+    "schema": ["jsonschema>=4.20"],
 }
 
 setup(

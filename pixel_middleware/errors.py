@@ -23,6 +23,8 @@ Reason = Literal[
     "invalid_name",
     "conflicting_names",
     "invalid_character",
+    "invalid_signature",
+    "schema_mismatch",
     "sink_failed",
     "not_found",
     "method_not_allowed",

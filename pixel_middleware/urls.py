@@ -20,6 +20,7 @@ from uuid import UUID
 from pixel_middleware.errors import BadPixel, UnsendableEvent
 from pixel_middleware.events import Kind, timestamp
 from pixel_middleware.mapping import OBJECTS, Limits, map_query
+from pixel_middleware.signatures import SIGNATURE, sign
 
 LONG_URL_BYTES = 2000  # mail clients and proxies cut or drop longer ones
 
@@ -41,6 +42,7 @@ def pixel_url(
     message_id: str | None = None,
     image: bool = True,
     prefix: str = "/pixel/v1",
+    signing_key: str | None = None,
 ) -> str:
     """The URL that records this event when it is loaded.
 
@@ -53,6 +55,7 @@ def pixel_url(
         message_id: makes repeated loads of one URL recognisable as one event.
         image: answer with an image whatever the client says of itself; right for emails.
         prefix: the endpoint's.
+        signing_key: the secret that `processors.verify_signature` knows too.
 
     Raises `UnsendableEvent` for what no URL can carry. Warns if the URL is longer than `LONG_URL_BYTES`.
     """
@@ -67,6 +70,10 @@ def pixel_url(
         *_pairs("context", context or None),
         *_pairs("properties", properties or None),
     ]
+    if signing_key == "":
+        raise UnsendableEvent("signing_key is empty, so that anybody could sign")
+    if signing_key is not None:
+        pairs.append((SIGNATURE, sign(kind, pairs, signing_key)))
     query = "&".join(f"{_quote(name)}={_quote(value)}" for name, value in pairs)
     _check_query(kind, query, require_anonymous_id=anonymous_id is not None)
     base = base.rstrip("/").removesuffix(prefix)

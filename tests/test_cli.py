@@ -180,7 +180,7 @@ def test_what_serve_cannot_do_is_an_error_at_start(tmp_path, arguments, message)
     assert (done.returncode, message in " ".join(done.stderr.split()), "Traceback" in done.stderr) == (2, True, False)
 
 
-def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+def test_a_missing_extra_of_the_destination_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     monkeypatch.chdir(tmp_path)
     done = invoke("serve", "--forward-to", "kafka://host:9092/topic")

@@ -11,8 +11,8 @@ PACKAGE = Path(pixel_middleware.__file__).parent
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 FLOORS = [
     {"errors", "events"},
-    {"mapping", "amp", "proxies", "answers", "options"},
-    {"urls"},
+    {"mapping", "signatures", "automation", "amp", "proxies", "answers", "options"},
+    {"urls", "processors"},
     {"sinks.forks"},
     {"sinks.exclusive", "sinks.group_commit"},
     {"sinks.jsonlines", "sinks.sqlite"},

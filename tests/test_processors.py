@@ -1,0 +1,267 @@
+"""Processors: what each does to an event, seen from the client and from the sink."""
+
+import os
+import re
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from strategies import objects, text
+
+from pixel_middleware import ConfigurationError, PixelMiddleware, UnsendableEvent, pixel_url, processors
+from pixel_middleware.mapping import map_query, split_pairs
+from pixel_middleware.signatures import is_signed
+
+PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a&event=e"
+
+
+@pytest.fixture
+def collect(make_client, events):
+    """The event that comes of a pixel, behind some processors; `None` if it was dropped."""
+
+    def collect(*behind, query="", address="203.0.113.77", **headers):
+        client = make_client(processors=behind)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        client.get(f"{PIXEL}&{query}", headers=named, extra_environ={"REMOTE_ADDR": address})
+        return events[0] if events else None
+
+    return collect
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.77", "203.0.113.0"),
+        ("2001:db8:1:2::3", "2001:db8:1::"),
+        ("::ffff:203.0.113.77", "203.0.113.0"),
+        ("", ""),
+    ],
+)
+def test_anonymize_ip_keeps_the_network(collect, address, network):
+    event = collect(processors.anonymize_ip, address=address)
+    assert (event["request_ip"], event["context"].get("ip", "")) == (network, network)
+
+
+def test_anonymize_ip_keeps_no_text_of_the_clients(collect):
+    event = collect(processors.anonymize_ip, query="context.ip=ann@example.com")
+    assert (event["request_ip"], "ip" in event["context"]) == ("203.0.113.0", False)
+
+
+def test_drop_ip_forgets_it(collect):
+    event = collect(processors.drop_ip)
+    assert (event["request_ip"], "ip" in event["context"]) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("processor", "headers", "is_kept"),
+    [
+        (processors.honor_gpc, {"Sec_GPC": "1"}, False),
+        (processors.honor_gpc, {"DNT": "1"}, True),
+        (processors.honor_dnt, {"DNT": "1"}, False),
+        (processors.honor_dnt, {"DNT": "0"}, True),
+    ],
+)
+def test_a_wish_for_privacy_is_honoured(collect, processor, headers, is_kept):
+    assert (collect(processor, **headers) is not None) is is_kept
+
+
+def test_what_was_dropped_is_counted():
+    app = PixelMiddleware(lambda environ, start_response: [], [].append, processors=[processors.honor_gpc])
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/pixel/v1/track", "QUERY_STRING": PIXEL.partition("?")[2]}
+    app(environ | {"HTTP_SEC_GPC": "1"}, lambda status, headers: None)
+    assert app.stats()["dropped"] == 1
+
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
+GMAIL = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)"
+MACHINES = [
+    pytest.param({"User_Agent": FIREFOX}, {"isBot": False}, True, id="a browser"),
+    pytest.param({"User_Agent": "Mozilla/5.0 (compatible; bingbot/2.0)"}, {"isBot": True}, False, id="a crawler"),
+    pytest.param({"User_Agent": GMAIL}, {"isBot": False, "imageProxy": "Gmail"}, True, id="Gmail's proxy"),
+    pytest.param({"User_Agent": "YahooMailProxy"}, {"isBot": False, "imageProxy": "Yahoo"}, True, id="Yahoo's proxy"),
+    pytest.param({"Sec_Purpose": "prefetch;prerender"}, {"isBot": False, "prefetch": True}, False, id="a prerender"),
+    pytest.param({"Purpose": "prefetch"}, {"isBot": False, "prefetch": True}, False, id="an older prefetch"),
+    pytest.param({"X_Moz": "prefetch"}, {"isBot": False, "prefetch": True}, False, id="Firefox's prefetch"),
+]
+
+
+@pytest.mark.parametrize(("headers", "flags", "is_kept"), MACHINES)
+def test_machines_are_told_from_people(collect, events, headers, flags, is_kept):
+    context = collect(processors.flag_automation, **headers)["context"]
+    assert {name: context[name] for name in ("isBot", "prefetch", "imageProxy") if name in context} == flags
+    events.clear()
+    assert (collect(processors.drop_automation, **headers) is not None) is is_kept
+
+
+def test_a_crawler_that_says_so_in_the_query_is_one(collect):
+    assert collect(processors.flag_automation, query="context.userAgent=Googlebot/2.1")["context"]["isBot"] is True
+
+
+def test_convert_makes_numbers_and_leaves_what_is_none(collect):
+    conversion = processors.convert(
+        {
+            "context.screen.width": int,
+            "properties.total": float,
+            "properties.member": bool,
+            "properties.items.price": float,
+            "properties.tags": int,
+            "properties.list.1": int,
+            "properties.list.9": int,
+            "properties.none.at.all": int,
+            "event.of.text": int,
+        }
+    )
+    event = collect(
+        conversion,
+        query="context.screen.width=1920&properties.total=12.5&properties.member=TRUE&properties.other=1"
+        "&properties.items.0.price=1&properties.items.1.price=free&properties.tags=1&properties.tags=2"
+        "&properties.list.0=1&properties.list.1=2",
+    )
+    assert (event["context"]["screen"], event["properties"]) == (
+        {"width": 1920},
+        {
+            "total": 12.5,
+            "member": True,
+            "other": "1",
+            "items": [{"price": 1.0}, {"price": "free"}],
+            "tags": [1, 2],
+            "list": ["1", 2],
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [(int, "1.5"), (int, "1_000"), (int, ""), (float, "nan"), (float, "inf"), (float, "1_0"), (bool, "yes")],
+)
+def test_what_does_not_convert_stays_the_string_that_it_is(collect, make, given):
+    event = collect(processors.convert({"properties.it": make}), query=f"properties.it={given}")
+    assert event["properties"] == {"it": given}
+
+
+@pytest.mark.parametrize("types", [{"properties.total": "float"}, ["properties.total"]])
+def test_a_conversion_by_nothing_is_refused(types):
+    with pytest.raises(ConfigurationError, match="types must be a mapping of paths to callables"):
+        processors.convert(types)
+
+
+PLAN = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["Order Completed", "Signup"]},
+        "properties": {"type": "object", "required": ["total"], "properties": {"total": {"type": "number"}}},
+    },
+}
+
+
+@pytest.fixture
+def planned(make_client):
+    return make_client(processors=[processors.convert({"properties.total": float}), processors.require_schema(PLAN)])
+
+
+def test_what_keeps_to_the_tracking_plan_is_accepted(planned, events):
+    planned.get("/pixel/v1/track?writeKey=k&anonymousId=a&event=Signup&properties.total=12.5")
+    assert events[0]["properties"] == {"total": 12.5}
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("event=Hack&properties.total=1", '\'event\' must keep to {"enum": ["Order Completed", "Signup"]}'),
+        ("event=Signup&properties.total=secret", '\'properties.total\' must keep to {"type": "number"}'),
+        ("event=Signup&properties.a=secret", '\'properties\' must keep to {"required": ["total"]}'),
+    ],
+)
+def test_what_breaks_the_tracking_plan_is_refused_with_the_path(planned, events, query, message):
+    answer = planned.get(f"/pixel/v1/track?writeKey=k&anonymousId=a&{query}", status=400)
+    assert (answer.headers["X-Pixel-Error"], answer.text) == ("schema_mismatch", f"{message} of the tracking plan")
+    assert ("secret" in answer.text, events) == (False, [])
+
+
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, "text", None])
+def test_a_schema_that_is_none_is_refused(schema):
+    with pytest.raises(ConfigurationError, match="schema must be a JSON Schema"):
+        processors.require_schema(schema)
+
+
+def signed_url(signing_key="new", **more):
+    return pixel_url(
+        "http://localhost", "track", write_key="k", anonymous_id="a", event="Opened", signing_key=signing_key, **more
+    )
+
+
+@pytest.fixture
+def guarded(make_client):
+    return make_client(processors=[processors.verify_signature(["new", "old"])])
+
+
+@pytest.mark.parametrize("key", ["new", "old"])
+def test_a_signed_pixel_is_accepted_and_its_signature_kept_out_of_the_event(guarded, events, key):
+    guarded.get(signed_url(key, properties={"mail": "Grüße", "tags": ["b", "a"]}))
+    assert ("signature" in events[0], events[0]["properties"]) == (False, {"mail": "Grüße", "tags": ["b", "a"]})
+
+
+def test_the_order_and_the_encoding_of_parameters_do_not_matter(guarded, events):
+    path, _, query = signed_url(properties={"mail": "a b"}).partition("?")
+    guarded.get(f"{path}?{'&'.join(reversed(query.replace('%20', '+').split('&')))}")
+    assert len(events) == 1
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda url: url.replace("event=Opened", "event=Bought"),
+        lambda url: url + "&properties.more=x",
+        lambda url: url.replace("/track", "/page"),
+        lambda url: re.sub("signature=.*", "", url),
+        lambda url: re.sub("signature=.*", "signature=%C3%A4", url),
+        lambda url: signed_url("unknown"),
+        lambda url: url.replace("event=Opened", "event=Bought&event=Opened"),
+    ],
+    ids=["changed", "added to", "another kind", "unsigned", "no text", "another key", "said twice"],
+)
+def test_a_forged_pixel_is_refused(guarded, events, forge):
+    answer = guarded.get(forge(signed_url()), status=400)
+    assert (answer.headers["X-Pixel-Error"], events) == ("invalid_signature", [])
+
+
+@given(objects.filter(bool), text.filter(bool))
+@pytest.mark.filterwarnings("ignore:this pixel URL has")
+def test_whatever_is_signed_can_be_verified(properties, key):
+    url = signed_url(key, properties=properties)
+    query = urlsplit(url).query
+    assert is_signed("track", split_pairs(query), [key])
+    assert map_query("track", query)["properties"] == properties
+
+
+@pytest.mark.parametrize("keys", ["", [], [""], [None]])
+def test_a_missing_secret_is_refused(keys):
+    with pytest.raises(ConfigurationError, match="keys must be a secret, or several") as caught:
+        processors.verify_signature(keys)
+    assert "got <class" in str(caught.value)
+
+
+def test_an_empty_signing_key_is_refused():
+    with pytest.raises(UnsendableEvent, match="signing_key is empty"):
+        signed_url("")
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "extra"),
+    [
+        ("crawleruseragents", "from pixel_middleware.processors import flag_automation", "bots"),
+        ("jsonschema", "from pixel_middleware.processors import require_schema; require_schema({})", "schema"),
+    ],
+)
+def test_a_missing_extra_is_named_when_the_app_starts(tmp_path, module, code, extra):
+    (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('gone', name='{module}')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert f"pip install 'pixel-middleware[{extra}]'" in done.stderr
+
+
+def test_another_name_is_still_an_error():
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = processors.nonsense
