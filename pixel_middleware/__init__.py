@@ -1,5 +1,6 @@
 """RudderStack's Pixel API as a WSGI middleware: see `PixelMiddleware`."""
 
+from pixel_middleware.counters import Stats
 from pixel_middleware.errors import (
     BadPixel,
     ConfigurationError,
@@ -10,7 +11,7 @@ from pixel_middleware.errors import (
     UnsendableEvent,
 )
 from pixel_middleware.events import Event, PageEvent, TrackEvent
-from pixel_middleware.middleware import PixelMiddleware, Processor, Sink, Stats
+from pixel_middleware.middleware import PixelMiddleware, Processor, Sink
 from pixel_middleware.urls import pixel_tag, pixel_url
 
 __all__ = [

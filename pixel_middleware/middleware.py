@@ -6,9 +6,8 @@
 """
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Iterable
-from typing import Literal, TypedDict, get_args
+from typing import Literal, get_args
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from webob import Request
@@ -16,7 +15,8 @@ from webob import Request
 from pixel_middleware import answers, options
 from pixel_middleware.amp import amp_config
 from pixel_middleware.answers import Answer
-from pixel_middleware.errors import BadPixel, Reason
+from pixel_middleware.counters import Counters, Stats
+from pixel_middleware.errors import BadPixel
 from pixel_middleware.events import Event, Kind, Visit, make_event
 from pixel_middleware.mapping import Limits, map_query, split_pairs
 from pixel_middleware.proxies import client_address, public_origin
@@ -32,15 +32,6 @@ Processor = Callable[[Event, Request], Event | None]
 
 WriteKeys = Collection[str] | Callable[[str], bool]
 ResponseMode = Literal["auto", "text", "gif"]
-
-
-class Stats(TypedDict):
-    """Counts since construction, of this process alone."""
-
-    accepted: int
-    dropped: int
-    failed: int
-    rejected: dict[Reason, int]
 
 
 _log = logging.getLogger("pixel_middleware")
@@ -106,7 +97,7 @@ class PixelMiddleware:
             f"{prefix}/{kind}{suffix}": (kind, suffix == ".gif") for kind in get_args(Kind) for suffix in ("", ".gif")
         }
         self._not_found = answers.not_found(self._prefix)
-        self._counters = _Counters()
+        self._counters = Counters()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI entry point."""
@@ -185,32 +176,6 @@ class PixelMiddleware:
         except BadPixel as error:
             # The event was fine when it came to the sink, so whatever the sink calls bad is its own failure.
             raise RuntimeError("the sink raised BadPixel, which is for processors") from error
-
-
-class _Counters:
-    """Counts that several threads add to."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._outcomes = {"accepted": 0, "dropped": 0, "failed": 0}
-        self._rejected: dict[Reason, int] = {}
-
-    def count(self, outcome: Literal["accepted", "dropped", "failed"]) -> None:
-        with self._lock:
-            self._outcomes[outcome] += 1
-
-    def reject(self, reason: Reason) -> None:
-        with self._lock:
-            self._rejected[reason] = self._rejected.get(reason, 0) + 1
-
-    def snapshot(self) -> Stats:
-        with self._lock:
-            return Stats(
-                accepted=self._outcomes["accepted"],
-                dropped=self._outcomes["dropped"],
-                failed=self._outcomes["failed"],
-                rejected=dict(self._rejected),
-            )
 
 
 def _visit(environ: WSGIEnvironment, trusted_proxies: int) -> Visit:

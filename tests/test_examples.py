@@ -53,4 +53,4 @@ def test_its_page_produces_an_event_in_a_browser(example, tmp_path):
 def test_each_is_short():
     lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in EXAMPLES.glob("*.*")}
     assert {name: length for name, length in lengths.items() if length > 60} == {}
-    assert len(LINES) == 6
+    assert len(LINES) == 7

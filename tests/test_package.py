@@ -11,7 +11,7 @@ PACKAGE = Path(pixel_middleware.__file__).parent
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 FLOORS = [
     {"errors", "events"},
-    {"mapping", "signatures", "automation", "amp", "proxies", "answers", "options"},
+    {"mapping", "signatures", "automation", "counters", "amp", "proxies", "answers", "options"},
     {"urls", "processors"},
     {"sinks.forks"},
     {"sinks.exclusive", "sinks.group_commit"},
@@ -19,7 +19,7 @@ FLOORS = [
     {"sinks.backlog"},
     {"sinks.courier"},
     {"sinks.kafka", "sinks.outbox", "sinks.rudderstack", "sinks.tee"},
-    {"sinks.__init__"},
+    {"sinks.__init__", "metrics"},
     {"middleware"},
     {"__init__"},
     {"destinations"},

@@ -1,0 +1,58 @@
+"""What became of pixel requests: counted for `stats()`, and refusals told to the log, once a second."""
+
+import logging
+import threading
+import time
+from typing import Literal, TypedDict
+
+from pixel_middleware.errors import Reason
+
+_log = logging.getLogger("pixel_middleware")
+
+LOG_EVERY_S = 1.0  # a line for each reason; a flood of bad pixels must not become a flood of lines
+
+
+class Stats(TypedDict):
+    """Counts since construction, of this process alone."""
+
+    accepted: int
+    dropped: int
+    failed: int
+    rejected: dict[Reason, int]
+
+
+class Counters:
+    """Counts that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outcomes = {"accepted": 0, "dropped": 0, "failed": 0}
+        self._rejected: dict[Reason, int] = {}
+        self._logged: dict[Reason, tuple[float, int]] = {}
+
+    def count(self, outcome: Literal["accepted", "dropped", "failed"]) -> None:
+        """Count a request that became an event."""
+        with self._lock:
+            self._outcomes[outcome] += 1
+
+    def reject(self, reason: Reason) -> None:
+        """Count a request that was refused, and log how many were since the last line, at most once a second."""
+        with self._lock:
+            count = self._rejected[reason] = self._rejected.get(reason, 0) + 1
+            logged_at, logged = self._logged.get(reason, (-LOG_EVERY_S, 0))
+            now = time.monotonic()
+            if now - logged_at < LOG_EVERY_S:
+                return
+            self._logged[reason] = (now, count)
+        extra = {"pixel_reason": reason, "pixel_count": count - logged, "pixel_total": count}
+        _log.warning("pixels refused: reason=%s count=%d total=%d", reason, count - logged, count, extra=extra)
+
+    def snapshot(self) -> Stats:
+        """All counts at one moment."""
+        with self._lock:
+            return Stats(
+                accepted=self._outcomes["accepted"],
+                dropped=self._outcomes["dropped"],
+                failed=self._outcomes["failed"],
+                rejected=dict(self._rejected),
+            )
