@@ -28,7 +28,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["pixel_middleware", "pixel_middleware.*"]),
-    package_data={"pixel_middleware": ["py.typed"]},
+    package_data={"pixel_middleware": ["py.typed", "live.html"]},
     python_requires=">=3.11",
     install_requires=["WebOb>=1.8.8"],
     extras_require=EXTRAS,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import click
 from tqdm import tqdm
@@ -16,12 +16,14 @@ from waitress.server import create_server
 from pixel_middleware.destinations import outbox_to, sink_to
 from pixel_middleware.errors import ConfigurationError, StorageError
 from pixel_middleware.events import Event, timestamp
+from pixel_middleware.live import LiveView
 from pixel_middleware.middleware import PixelMiddleware, Sink
 from pixel_middleware.sinks import Outbox, SQLite
 from pixel_middleware.sinks.backlog import Backlog
 
 EXAMPLE = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
 DESTINATIONS = "a RudderStack data plane (https://...) or Kafka (kafka://host:9092/topic)"
+_THIS_MACHINE = ("127.0.0.0/8", "::1")
 OLD_LETTERS = 20  # how many dead letters a terminal shows
 
 
@@ -45,14 +47,19 @@ def cli() -> None:
     help="File for the events: JSON Lines if its name ends in .jsonl, and else SQLite.",
 )
 @click.option("--forward-to", metavar="URL", help=f"Send the events on, to {DESTINATIONS}; needs SQLite.")
-def serve(host: str, port: int, output: Path, forward_to: str | None) -> None:
-    """Collect events until Ctrl-C, and print one line for each."""
+@click.option("--allow", metavar="NETWORK", multiple=True, help="Who may see the live view, beside this machine.")
+def serve(host: str, port: int, output: Path, forward_to: str | None, allow: tuple[str, ...]) -> None:
+    """Collect events until Ctrl-C, print one line for each, and show them at /."""
     with _bad_parameters():
         sink = sink_to(output, forward_to)
-    server = _listen(PixelMiddleware(_not_here, _announced(sink)), host, port)
+        app = LiveView(
+            PixelMiddleware(_not_here, _announced(sink)), "/", allow=[*_THIS_MACHINE, *allow] if allow else None
+        )
+    server = _listen(app, host, port)
     address = f"http://{host}:{server.effective_port}"
     onward = f", and on to {forward_to}" if forward_to else ""
     click.echo(f"Collecting pixels at {address}/pixel/v1/ into {output}{onward}. Press Ctrl-C to stop.")
+    click.echo(f"Watch them come:      {address}/")
     click.echo(f"Paste into a browser: {address}{EXAMPLE}")
     if isinstance(sink, Outbox):
         sink.start()
@@ -93,7 +100,7 @@ def _printable(text: Any) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
-def _listen(app: PixelMiddleware, host: str, port: int) -> Any:
+def _listen(app: WSGIApplication, host: str, port: int) -> Any:
     try:
         return create_server(app, host=host, port=port)
     except OSError as error:

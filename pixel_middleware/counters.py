@@ -3,13 +3,27 @@
 import logging
 import threading
 import time
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from pixel_middleware.errors import Reason
+from pixel_middleware.events import Event
 
 _log = logging.getLogger("pixel_middleware")
 
 LOG_EVERY_S = 1.0  # a line for each reason; a flood of bad pixels must not become a flood of lines
+
+
+OUTCOME = "pixel_middleware.outcome"
+"""Where the middleware leaves the `Outcome` of a pixel request in its environ, for who wraps it."""
+
+
+class Outcome(NamedTuple):
+    """What became of one pixel request. The event is there if it was accepted, the reason if it was refused."""
+
+    name: Literal["accepted", "dropped", "failed", "rejected"]
+    event: Event | None = None
+    reason: str = ""
+    message: str = ""
 
 
 class Stats(TypedDict):
@@ -26,12 +40,12 @@ class Counters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._outcomes = {"accepted": 0, "dropped": 0, "failed": 0}
+        self._outcomes: dict[str, int] = {"accepted": 0, "dropped": 0, "failed": 0}
         self._rejected: dict[Reason, int] = {}
         self._logged: dict[Reason, tuple[float, int]] = {}
 
-    def count(self, outcome: Literal["accepted", "dropped", "failed"]) -> None:
-        """Count a request that became an event."""
+    def count(self, outcome: str) -> None:
+        """Count a request that became an event: `accepted`, `dropped` or `failed`."""
         with self._lock:
             self._outcomes[outcome] += 1
 

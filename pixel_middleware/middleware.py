@@ -15,8 +15,8 @@ from webob import Request
 from pixel_middleware import answers, options
 from pixel_middleware.amp import amp_config
 from pixel_middleware.answers import Answer
-from pixel_middleware.counters import Counters, Stats
-from pixel_middleware.errors import BadPixel
+from pixel_middleware.counters import OUTCOME, Counters, Outcome, Stats
+from pixel_middleware.errors import BadPixel, Reason
 from pixel_middleware.events import Event, Kind, Visit, make_event
 from pixel_middleware.mapping import Limits, map_query, split_pairs
 from pixel_middleware.proxies import client_address, public_origin
@@ -114,13 +114,13 @@ class PixelMiddleware:
     def _answer(self, environ: WSGIEnvironment, path: str) -> Answer:
         pixel = self._pixels.get(path)
         if pixel is None and path != self._amp_path:
-            self._counters.reject("not_found")
+            self._refuse(environ, "not_found", "there is no such pixel")
             return self._not_found
         method = environ["REQUEST_METHOD"]
         if method == "OPTIONS":
             return answers.PREFLIGHT
         if method not in ("GET", "HEAD"):
-            self._counters.reject("method_not_allowed")
+            self._refuse(environ, "method_not_allowed", "a pixel takes GET, HEAD and OPTIONS")
             return answers.METHOD_NOT_ALLOWED
         return self._amp_config(environ) if pixel is None else self._answer_pixel(environ, *pixel)
 
@@ -132,29 +132,35 @@ class PixelMiddleware:
 
     def _answer_pixel(self, environ: WSGIEnvironment, kind: Kind, has_gif_suffix: bool) -> Answer:
         image = self._image if self._image is not None else has_gif_suffix or answers.wants_image(environ)
-        is_get = environ["REQUEST_METHOD"] == "GET"
-        record = self._record if is_get else self._event
         try:
-            record(environ, kind)
+            event = self._event(environ, kind)
+            if environ["REQUEST_METHOD"] == "GET":
+                self._record(environ, event)
         except BadPixel as error:
-            if is_get:
-                self._counters.reject(error.reason)
+            if environ["REQUEST_METHOD"] == "GET":
+                self._refuse(environ, error.reason, error.message)
             return answers.rejected(error, image)
         except Exception:
             _log.exception("an event was not accepted, and its pixel was answered 503")
-            self._counters.count("failed")
+            self._count(environ, Outcome("failed"))
             return answers.failed(image)
         return answers.accepted(image)
 
-    def _record(self, environ: WSGIEnvironment, kind: Kind) -> None:
-        event: Event | None = self._event(environ, kind)
-        if self._processors:
-            event = self._processed(event, Request(environ))
-        if event is None:
-            self._counters.count("dropped")
+    def _record(self, environ: WSGIEnvironment, event: Event) -> None:
+        processed = self._processed(event, Request(environ)) if self._processors else event
+        if processed is None:
+            self._count(environ, Outcome("dropped"))
         else:
-            self._hand_over(event)
-            self._counters.count("accepted")
+            self._hand_over(processed)
+            self._count(environ, Outcome("accepted", processed))
+
+    def _refuse(self, environ: WSGIEnvironment, reason: Reason, message: str) -> None:
+        self._counters.reject(reason)
+        environ[OUTCOME] = Outcome("rejected", None, reason, message)
+
+    def _count(self, environ: WSGIEnvironment, outcome: Outcome) -> None:
+        self._counters.count(outcome.name)
+        environ[OUTCOME] = outcome
 
     def _processed(self, event: Event | None, request: Request) -> Event | None:
         for process in self._processors:

@@ -53,12 +53,14 @@ def run(*arguments, cwd, **extra_env):
 
 def test_serve_collects_into_a_file_and_prints_what_comes(collector, tmp_path):
     address, process = collector
+    assert process.stdout.readline() == f"Watch them come:      {address}\n"
     example = process.stdout.readline().split()[-1]
     assert get(address + TRACK) == (200, b"OK")
     assert get(address + TRACK.replace("?", ".gif?"))[1][:6] == b"GIF89a"
     assert get(address + TRACK.replace("event", "x"))[0] == 400
     assert get(example) == (200, b"OK")
-    assert get(address)[0] == 404
+    assert b"<h1>Pixels, live</h1>" in get(address)[1]
+    assert get(address + "elsewhere")[0] == 404
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text("utf-8").splitlines()]
     assert [(event["event"], event["properties"]) for event in events] == [
         ("Order Completed", {"total": "12.5"}),
@@ -70,6 +72,7 @@ def test_serve_collects_into_a_file_and_prints_what_comes(collector, tmp_path):
 
 def test_nothing_that_a_client_sends_controls_the_terminal(collector):
     address, process = collector
+    process.stdout.readline()
     process.stdout.readline()
     get(address + "pixel/v1/track?writeKey=k&anonymousId=a%0Ab&event=%1b[31mred")
     assert process.stdout.readline().endswith("  track  ?[31mred  by a?b\n")

@@ -21,7 +21,7 @@ FLOORS = [
     {"sinks.kafka", "sinks.outbox", "sinks.rudderstack", "sinks.tee"},
     {"sinks.__init__", "metrics"},
     {"middleware"},
-    {"__init__"},
+    {"__init__", "live"},
     {"destinations"},
     {"cli", "paste"},
     {"__main__"},
