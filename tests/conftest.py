@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import coverage_lock  # noqa: F401, before anything that forks
 import processes
 import pytest
 import webtest

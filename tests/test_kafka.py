@@ -96,8 +96,10 @@ def test_a_hundred_thousand_events_and_none_is_missing(broker, kafka, tmp_path, 
 
 
 @pytest.fixture
-def loaded(kafka, tmp_path, make_event):
+def loaded(kafka, tmp_path, make_event, monkeypatch):
     """An outbox under load, until `stop()`, which returns the ids of all that it took."""
+    # A broker that comes back has no topics for a moment.
+    monkeypatch.setattr("pixel_middleware.sinks.kafka.WRONG_TOPIC_RETRY_S", 0.5)
     outbox = Outbox(tmp_path / "outbox.db", kafka(), retry_min_s=0.05, retry_max_s=0.5)
     stopping, stored = threading.Event(), []
 
