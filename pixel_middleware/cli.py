@@ -1,10 +1,12 @@
 """The command line: a collector of its own, and a look into an outbox."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -18,13 +20,24 @@ from pixel_middleware.errors import ConfigurationError, StorageError
 from pixel_middleware.events import Event, timestamp
 from pixel_middleware.live import LiveView
 from pixel_middleware.middleware import PixelMiddleware, Sink
-from pixel_middleware.sinks import Outbox, SQLite
+from pixel_middleware.replay import Replay, opened, size_of
+from pixel_middleware.sinks import JSONLines, Outbox, SQLite
 from pixel_middleware.sinks.backlog import Backlog
 
 EXAMPLE = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
 DESTINATIONS = "a RudderStack data plane (https://...) or Kafka (kafka://host:9092/topic)"
 _THIS_MACHINE = ("127.0.0.0/8", "::1")
 OLD_LETTERS = 20  # how many dead letters a terminal shows
+REPLAY_BATCH = 2000
+TAIL_POLL_S = 0.3
+
+OUTPUT = click.option(
+    "--output",
+    default="events.db",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for the events: JSON Lines if its name ends in .jsonl, and else SQLite.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,13 +52,7 @@ def cli() -> None:
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
-@click.option(
-    "--output",
-    default="events.db",
-    show_default=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File for the events: JSON Lines if its name ends in .jsonl, and else SQLite.",
-)
+@OUTPUT
 @click.option("--forward-to", metavar="URL", help=f"Send the events on, to {DESTINATIONS}; needs SQLite.")
 @click.option("--allow", metavar="NETWORK", multiple=True, help="Who may see the live view, beside this machine.")
 def serve(host: str, port: int, output: Path, forward_to: str | None, allow: tuple[str, ...]) -> None:
@@ -137,10 +144,14 @@ def outbox(context: click.Context, path: Path) -> None:
 @click.pass_obj
 def drain(path: Path, forward_to: str, timeout_s: float) -> None:
     """Send everything that waits; exit 1 if something is left."""
-    backlog = _backlog(path)
-    total = backlog.count_waiting()
     with _bad_parameters():
         draining = outbox_to(path, forward_to)
+    _drain(path, draining, _backlog(path).count_waiting(), timeout_s)
+
+
+def _drain(path: Path, draining: Outbox, total: int, timeout_s: float) -> None:
+    """Show how the outbox sends `total` events; exit 1 if it could not send all."""
+    backlog = _backlog(path)
     newest = backlog.newest()
     deadline = time.monotonic() + timeout_s
     with tqdm(total=total, unit="event") as bar:
@@ -175,8 +186,86 @@ def retry(path: Path) -> None:
     click.echo(f"{_backlog(path).requeue_dead()} events wait again")
 
 
-def _backlog(path: Path) -> Backlog:
+# replay and tail
+
+
+@cli.command()
+@click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@OUTPUT
+@click.option("--forward-to", metavar="URL", help=f"Send the events on, to {DESTINATIONS}; needs SQLite.")
+@click.option(
+    "--status", "statuses", multiple=True, type=int, default=[200], show_default=True, help="Take these only."
+)
+@click.option("--prefix", default="/pixel/v1", show_default=True, help="Where the pixels were.")
+def replay(logs: tuple[Path, ...], output: Path, forward_to: str | None, statuses: list[int], prefix: str) -> None:
+    """Store the events of access logs; what is stored already is left out."""
+    with _bad_parameters():
+        sink = sink_to(output, forward_to)
+    known = sink.message_ids()
+    waiting = sink.stats()["waiting"] if isinstance(sink, Outbox) else 0
+    replaying = Replay(prefix, statuses, known)
+    with tqdm(total=size_of(logs), unit="B", unit_scale=True) as bar:
+        for path in logs:
+            _replay_one(path, replaying, sink, bar)
+    for outcome, count in replaying.counts.most_common():
+        click.echo(f"{count:>9,}  {outcome}")
+    if isinstance(sink, Outbox):
+        _drain(output, sink, waiting + replaying.counts["stored"], timeout_s=3600.0)
+
+
+def _replay_one(path: Path, replaying: Replay, sink: JSONLines | SQLite | Outbox, bar: Any) -> None:
+    with path.open("rb") as raw:
+        events = replaying.events(opened(raw))
+        read = 0
+        while batch := list(islice(events, REPLAY_BATCH)):
+            sink.put_many(batch)
+            bar.update(raw.tell() - read)
+            read = raw.tell()
+        bar.update(path.stat().st_size - read)
+
+
+@cli.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "-n", "count", default=10, show_default=True, type=click.IntRange(0), help="Show so many older ones first."
+)
+@click.option("--follow/--no-follow", default=True, help="Wait for what comes, until Ctrl-C.")
+def tail(path: Path, count: int, follow: bool) -> None:
+    """Print the events in the SQLite file at PATH as they come: readable on a terminal, JSON in a pipe."""
+    store = _store(path)
+    show = _coloured if sys.stdout.isatty() else json.dumps
+    ((newest,),) = store.read("SELECT coalesce(max(id), 0) FROM events")
+    older = store.read("SELECT event FROM events WHERE id <= ? ORDER BY id DESC LIMIT ?", newest, count)
+    for (text,) in reversed(older):
+        click.echo(show(json.loads(str(text))))
+    while follow:
+        time.sleep(TAIL_POLL_S)
+        for id_, text in store.read("SELECT id, event FROM events WHERE id > ? ORDER BY id", newest):
+            newest = id_
+            click.echo(show(json.loads(str(text))))
+
+
+def _coloured(event: Any) -> str:
+    colour = "cyan" if event["type"] == "page" else "green"
+    page = event["context"].get("page")
+    where = page.get("url", "") if isinstance(page, dict) else ""
+    return "  ".join(
+        [
+            click.style(event["receivedAt"], dim=True),
+            click.style(f"{event['type']:5}", fg=colour),
+            click.style(_printable(event.get("event") or event.get("name") or ""), bold=True),
+            _printable(event.get("anonymousId") or event.get("userId")),
+            click.style(_printable(where), dim=True),
+        ]
+    )
+
+
+def _store(path: Path) -> SQLite:
     try:
-        return Backlog(SQLite(path))
+        return SQLite(path)
     except StorageError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _backlog(path: Path) -> Backlog:
+    return Backlog(_store(path))

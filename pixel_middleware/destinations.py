@@ -5,12 +5,11 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pixel_middleware.errors import ConfigurationError
-from pixel_middleware.middleware import Sink
 from pixel_middleware.sinks import JSONLines, Kafka, Outbox, RudderStack, SQLite
 from pixel_middleware.sinks.courier import Sender
 
 
-def sink_to(output: str | os.PathLike[str], forward_to: str | None = None) -> Sink:
+def sink_to(output: str | os.PathLike[str], forward_to: str | None = None) -> JSONLines | SQLite | Outbox:
     """A sink on the file `output`: JSON Lines if its name ends in `.jsonl`, and else SQLite.
 
     With `forward_to` it is an `outbox_to` there. Raises `ConfigurationError`, or `StorageError` if the

@@ -64,13 +64,13 @@ def timestamp(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit) -> Event:
+def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit, received_at: str | None = None) -> Event:
     """The event for what a client `sent` (as `mapping.map_query` returns it), completed from `visit`.
 
     Facts are filled in only where the client sent nothing. `sent` is not changed, but its `context`
-    and `properties` become the event's.
+    and `properties` become the event's. `received_at`, as `timestamp` makes it, is now if not given.
     """
-    now = _now()
+    now = received_at or _now()
     event = {
         "type": kind,
         "channel": "web",
@@ -112,7 +112,10 @@ def _second(seconds: int) -> str:
 
 def to_json(event: Event) -> str:
     """The event as one line of JSON. Raises `TypeError` or `ValueError` if a processor put in what JSON cannot hold."""
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(event)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _fill_context(context: dict[str, Any], page_properties: Mapping[str, Any], visit: Visit) -> None:

@@ -12,7 +12,7 @@ MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for p
 FLOORS = [
     {"errors", "events"},
     {"mapping", "signatures", "automation", "counters", "amp", "proxies", "answers", "options"},
-    {"urls", "processors"},
+    {"urls", "processors", "replay"},
     {"sinks.forks"},
     {"sinks.exclusive", "sinks.group_commit"},
     {"sinks.jsonlines", "sinks.sqlite"},

@@ -119,6 +119,11 @@ class Backlog:
         names = ("id", "reason", "buried_at", "event")
         return [dict(zip(names, row, strict=True)) for row in self._store.read(query, limit)]
 
+    def message_ids(self) -> set[str]:
+        """The messageIds of all events that wait, are held or dead."""
+        tables = " UNION ALL ".join(f"SELECT message_id FROM {table}" for table in ("events", "held", "dead"))
+        return {str(message_id) for (message_id,) in self._store.read(tables)}
+
     def newest(self) -> int:
         """The id of the newest event there ever was; 0 before the first."""
         return self._number("SELECT seq FROM sqlite_sequence WHERE name = 'events'")

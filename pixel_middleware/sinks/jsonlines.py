@@ -1,7 +1,9 @@
 """A sink that appends to a file of JSON Lines, on disk before it returns."""
 
 import fcntl
+import json
 import os
+from collections.abc import Iterable
 
 from pixel_middleware.errors import StorageError
 from pixel_middleware.events import Event, to_json
@@ -33,7 +35,19 @@ class JSONLines:
 
     def __call__(self, event: Event) -> None:
         """Return once the event is on disk."""
-        self._lines.put(to_json(event).encode() + b"\n")
+        self._lines.put(_line(event))
+
+    def put_many(self, events: Iterable[Event]) -> None:
+        """Return once all events are on disk, by one flush. Raises `StorageError`: none was stored."""
+        try:
+            self._append([_line(event) for event in events])
+        except OSError as error:
+            raise StorageError(str(error)) from error
+
+    def message_ids(self) -> set[str]:
+        """The messageIds of all events in the file; half a line has none."""
+        with open(self._path, encoding="utf-8") as lines:
+            return {message_id for line in lines if (message_id := _message_id(line))}
 
     def close(self) -> None:
         """Close the file; another event opens it again."""
@@ -85,6 +99,17 @@ class JSONLines:
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
+
+
+def _line(event: Event) -> bytes:
+    return to_json(event).encode() + b"\n"
+
+
+def _message_id(line: str) -> str:
+    try:
+        return str(json.loads(line)["messageId"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _flush_directory_of(path: str) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TypedDict
 
@@ -86,6 +87,16 @@ class Outbox:
         self._store(event)
         self.start()
         self._news.set()
+
+    def put_many(self, events: Iterable[Event]) -> None:
+        """Return once all events are on disk, by one commit. Raises `StorageError`: none was stored."""
+        self._store.put_many(events)
+        self.start()
+        self._news.set()
+
+    def message_ids(self) -> set[str]:
+        """The messageIds of all events that wait or are dead; those that were sent are forgotten."""
+        return self._backlog.message_ids()
 
     def start(self) -> None:
         """Start this process's courier, if it does not run; to send a backlog without waiting for an event."""

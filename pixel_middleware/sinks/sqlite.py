@@ -6,7 +6,7 @@ $ sqlite3 events.db "SELECT received_at, type, event ->> 'anonymousId' FROM even
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import TypeVar
 
@@ -57,8 +57,15 @@ class SQLite:
 
     def __call__(self, event: Event) -> None:
         """Return once the event is on disk."""
-        row = (event["receivedAt"], event["type"], event["writeKey"], event["messageId"], to_json(event))
-        self._rows.put(row)
+        self._rows.put(_row(event))
+
+    def put_many(self, events: Iterable[Event]) -> None:
+        """Return once all events are on disk, by one commit. Raises `StorageError`: none was stored."""
+        self._insert([_row(event) for event in events])
+
+    def message_ids(self) -> set[str]:
+        """The messageIds of all events in the file."""
+        return {str(message_id) for (message_id,) in self.read("SELECT message_id FROM events")}
 
     def create(self, *statements: str) -> None:
         """Run statements of a schema, and close the file again. Raises `StorageError`."""
@@ -124,6 +131,10 @@ class SQLite:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _row(event: Event) -> _Row:
+    return (event["receivedAt"], event["type"], event["writeKey"], event["messageId"], to_json(event))
 
 
 @contextmanager

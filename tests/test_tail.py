@@ -1,0 +1,73 @@
+"""`pixel-middleware tail`: JSON in a pipe, colours on a terminal, and what comes as it comes."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from pixel_middleware.sinks import SQLite
+
+COMMAND = [sys.executable, "-m", "pixel_middleware", "tail"]
+
+
+@pytest.fixture
+def path(tmp_path, make_event):
+    path = tmp_path / "events.db"
+    sink = SQLite(path)
+    for number in range(12):
+        sink(make_event(f"event {number}"))
+    sink.close()
+    return path
+
+
+def names(text):
+    return [json.loads(line)["event"] for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(("count", "first"), [(3, 9), (100, 0), (0, 12)])
+def test_a_pipe_gets_json_of_the_newest_events(path, count, first):
+    done = subprocess.run([*COMMAND, path, "-n", str(count), "--no-follow"], capture_output=True, text=True, check=True)
+    assert names(done.stdout) == [f"event {number}" for number in range(first, 12)]
+
+
+def test_events_are_printed_as_they_come(path, make_event):
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([*COMMAND, path, "-n", "1"], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert names(process.stdout.readline()) == ["event 11"]
+        SQLite(path)(make_event("new 1"))
+        assert names(process.stdout.readline()) == ["new 1"]
+        SQLite(path)(make_event("new 2"))
+        assert names(process.stdout.readline()) == ["new 2"]
+        process.terminate()
+
+
+def on_terminal(command):
+    """What a program prints on a terminal."""
+    terminal, its_end = pty.openpty()
+    with subprocess.Popen(command, stdout=its_end, stderr=its_end) as process:
+        os.close(its_end)
+        printed = b""
+        while process.poll() is None or printed == b"":
+            try:
+                printed += os.read(terminal, 65536)
+            except OSError:  # the other end is closed
+                break
+    os.close(terminal)
+    return printed.decode()
+
+
+def test_a_terminal_gets_colours_and_nothing_that_a_client_sent_controls_it(path, make_event):
+    SQLite(path)(make_event("\x1b[2Jcleared", context={"page": {"url": "https://shop.example/\x07"}}))
+    SQLite(path)(make_event("odd", context={"page": "text"}))
+    cleared, odd = on_terminal([*COMMAND, path, "-n", "2", "--no-follow"]).splitlines()
+    assert "\x1b[32mtrack\x1b[0m  \x1b[1m?[2Jcleared\x1b[0m  a  \x1b[2mhttps://shop.example/?\x1b[0m" in cleared
+    assert "odd" in odd
+
+
+def test_a_file_that_is_no_database_is_a_clear_error(tmp_path):
+    (tmp_path / "text").write_text("no database at all" * 100)
+    done = subprocess.run([*COMMAND, tmp_path / "text"], capture_output=True, text=True)
+    assert (done.returncode, "file is not a database" in done.stderr) == (1, True)
