@@ -175,11 +175,13 @@ def test_after_a_fatal_error_a_new_producer_goes_on(broker, kafka, make_event):
     assert [json.loads(message.value())["event"] for message in broker.consume(TOPIC, 2)] == ["before", "after"]
 
 
-def test_killed_workers_cost_nothing(broker, start, tmp_path):
+@pytest.mark.parametrize("worker", [("gthread", "--threads=8"), ("gevent",)], ids=lambda worker: worker[0])
+def test_killed_workers_cost_nothing(broker, start, tmp_path, worker):
     port = free_port()
     path, address = tmp_path / "outbox.db", f"kafka://{broker.address}/{TOPIC}"
     server = start(
-        *("-m", "gunicorn", "collecting_app:app", "--workers=4", "-k=gthread", "--threads=8", "--preload"),
+        *("-m", "gunicorn", "collecting_app:app", "--workers=4", "--preload", "-k", *worker),
+        "--graceful-timeout=3",
         f"--bind=127.0.0.1:{port}",
         OUTBOX=str(path),
         FORWARD_TO=address,

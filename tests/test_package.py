@@ -23,7 +23,10 @@ FLOORS = [
     {"middleware"},
     {"__init__", "live"},
     {"destinations"},
-    {"cli", "paste"},
+    {"paste", "commands.__init__", "commands.terminal"},
+    {"commands.outbox"},
+    {"commands.serve", "commands.tail", "commands.replay"},
+    {"cli"},
     {"__main__"},
 ]
 """Who may import whom: a module, those on floors below its own."""

@@ -177,6 +177,12 @@ def test_a_torn_line_of_an_output_is_no_obstacle(tmp_path):
     assert "1  known already" in done.stdout
 
 
+def test_a_full_disk_is_a_clear_error(tmpfs, tmp_path):
+    (tmp_path / "access.log").write_bytes(combined(f"{PIXEL}&properties.text={'x' * 2000}") * 1000)
+    done = invoke("replay", tmp_path / "access.log", "--output", tmpfs / "events.db")
+    assert (done.exit_code, "Invalid value for --output" in done.output) == (2, True)
+
+
 NGINX_JSON = """
 log_format as_json escape=json '{{"remote_addr":"$remote_addr","time_iso8601":"$time_iso8601","request":"$request",'
     '"status":$status,"http_referer":"$http_referer","http_user_agent":"$http_user_agent"}}';

@@ -1,0 +1,1 @@
+"""The commands of `pixel-middleware`, one a file; `cli` puts them together."""

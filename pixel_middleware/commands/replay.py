@@ -1,0 +1,50 @@
+"""`pixel-middleware replay`: events won back from access logs."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from pixel_middleware.commands.outbox import send_all
+from pixel_middleware.commands.terminal import EXISTING, FORWARD_TO, OUTPUT, bad_parameters
+from pixel_middleware.destinations import sink_to
+from pixel_middleware.replay import Replay, opened, size_of
+from pixel_middleware.sinks import JSONLines, Outbox, SQLite
+
+BATCH = 2000  # events a commit
+
+
+@click.command()
+@click.argument("logs", nargs=-1, required=True, type=EXISTING)
+@OUTPUT
+@FORWARD_TO
+@click.option(
+    "--status", "statuses", multiple=True, type=int, default=[200], show_default=True, help="Take these only."
+)
+@click.option("--prefix", default="/pixel/v1", show_default=True, help="Where the pixels were.")
+def replay(logs: tuple[Path, ...], output: Path, forward_to: str | None, statuses: list[int], prefix: str) -> None:
+    """Store the events of access logs; what is stored already is left out."""
+    with bad_parameters():
+        sink = sink_to(output, forward_to)
+        waiting = sink.stats()["waiting"] if isinstance(sink, Outbox) else 0
+        replaying = Replay(prefix, statuses, sink.message_ids())
+        with tqdm(total=size_of(logs), unit="B", unit_scale=True) as bar:
+            for path in logs:
+                _replay_one(path, replaying, sink, bar)
+    for outcome, count in replaying.counts.most_common():
+        click.echo(f"{count:>9,}  {outcome}")
+    if isinstance(sink, Outbox):
+        send_all(output, sink, waiting + replaying.counts["stored"], timeout_s=3600.0)
+
+
+def _replay_one(path: Path, replaying: Replay, sink: JSONLines | SQLite | Outbox, bar: Any) -> None:
+    with path.open("rb") as raw:
+        events = replaying.events(opened(raw))
+        read = 0
+        while batch := list(islice(events, BATCH)):
+            sink.put_many(batch)
+            bar.update(raw.tell() - read)
+            read = raw.tell()
+        bar.update(path.stat().st_size - read)

@@ -1,0 +1,67 @@
+"""`pixel-middleware serve`: a collector of its own."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import click
+from waitress.server import create_server
+
+from pixel_middleware.commands.terminal import FORWARD_TO, OUTPUT, bad_parameters, line
+from pixel_middleware.destinations import sink_to
+from pixel_middleware.events import Event
+from pixel_middleware.live import LiveView
+from pixel_middleware.middleware import PixelMiddleware, Sink
+from pixel_middleware.sinks import Outbox
+
+EXAMPLE = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
+THIS_MACHINE = ("127.0.0.0/8", "::1")
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
+@OUTPUT
+@FORWARD_TO
+@click.option("--allow", metavar="NETWORK", multiple=True, help="Who may see the live view, beside this machine.")
+def serve(host: str, port: int, output: Path, forward_to: str | None, allow: tuple[str, ...]) -> None:
+    """Collect events until Ctrl-C, print one line for each, and show them at /."""
+    with bad_parameters():
+        sink = sink_to(output, forward_to)
+        app = LiveView(
+            PixelMiddleware(_not_here, _announced(sink)), "/", allow=[*THIS_MACHINE, *allow] if allow else None
+        )
+    server = _listen(app, host, port)
+    address = f"http://{host}:{server.effective_port}"
+    onward = f", and on to {forward_to}" if forward_to else ""
+    click.echo(f"Collecting pixels at {address}/pixel/v1/ into {output}{onward}. Press Ctrl-C to stop.")
+    click.echo(f"Watch them come:      {address}/")
+    click.echo(f"Paste into a browser: {address}{EXAMPLE}")
+    if isinstance(sink, Outbox):
+        sink.start()
+    server.run()
+
+
+def _announced(sink: Sink) -> Callable[[Event], None]:
+    """`sink`, with one line on the terminal for each event that it took."""
+
+    def announce(event: Event) -> None:
+        sink(event)
+        click.echo(line(event))
+
+    return announce
+
+
+def _listen(app: WSGIApplication, host: str, port: int) -> Any:
+    try:
+        return create_server(app, host=host, port=port)
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def _not_here(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """What a collector has beside its pixels: nothing."""
+    body = f"This is a pixel collector. Try {EXAMPLE}\n".encode()
+    start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]
