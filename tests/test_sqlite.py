@@ -4,13 +4,14 @@ import itertools
 import json
 import os
 import sqlite3
+import subprocess
 import threading
 from contextlib import closing
 
 import pytest
 
 from pixel_middleware import ConfigurationError, PixelMiddleware, StorageError
-from pixel_middleware.sinks import SQLite, sqlite
+from pixel_middleware.sinks import JSONLines, SQLite, sqlite
 from pixel_middleware.sinks.group_commit import GroupCommit
 
 
@@ -202,3 +203,26 @@ def test_threads_that_fork_at_once_do_not_wait_for_each_other(tmp_path, make_eve
                     sink(make_event())
 
     assert in_threads(8, work) == []
+
+
+@pytest.fixture
+def remount(tmpfs):
+    """Makes the small file system read-only, or writable again."""
+    yield lambda mode: subprocess.run(["mount", "-o", f"remount,{mode}", str(tmpfs)], check=True)
+    subprocess.run(["mount", "-o", "remount,rw", str(tmpfs)], check=True)
+
+
+@pytest.mark.parametrize("kind", [SQLite, JSONLines])
+def test_a_read_only_file_system_is_an_error_and_passes(kind, tmpfs, remount, make_event):
+    sink = kind(tmpfs / "events")
+    sink(make_event("before"))
+    sink.close()
+    remount("ro")
+    with pytest.raises(StorageError):
+        sink(make_event("refused"))
+    with pytest.raises(StorageError, match=r"other.*(read-only|Read-only|unable to open)"):
+        kind(tmpfs / "other")
+    remount("rw")
+    sink(make_event("after"))
+    sink.close()
+    assert len(sink.message_ids()) == 2
