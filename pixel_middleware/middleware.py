@@ -8,6 +8,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Literal, get_args
+from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from webob import Request
@@ -18,7 +19,7 @@ from pixel_middleware.answers import Answer
 from pixel_middleware.counters import OUTCOME, Counters, Outcome, Stats
 from pixel_middleware.errors import BadPixel, Reason
 from pixel_middleware.events import Event, Kind, Visit, make_event
-from pixel_middleware.mapping import Limits, map_query, split_pairs
+from pixel_middleware.mapping import Limits, map_query
 from pixel_middleware.proxies import client_address, public_origin
 
 Sink = Callable[[Event], object]
@@ -126,9 +127,10 @@ class PixelMiddleware:
 
     def _amp_config(self, environ: WSGIEnvironment) -> Answer:
         origin = public_origin(environ, self._trusted_proxies)
-        path = environ.get("SCRIPT_NAME", "").encode("latin-1").decode("utf-8", "replace") + self._prefix
-        source_origin = dict(split_pairs(environ.get("QUERY_STRING", ""))).get("__amp_source_origin", "")
-        return answers.amp_config(amp_config(origin, path), source_origin)
+        mounted_at = environ.get("SCRIPT_NAME", "").encode("latin-1", "replace").decode("utf-8", "replace")
+        # Compared with a pattern, so that the values of urllib's own parser will do.
+        source_origin = parse_qs(environ.get("QUERY_STRING", "")).get("__amp_source_origin", [""])[0]
+        return answers.amp_config(amp_config(origin, mounted_at + self._prefix), source_origin)
 
     def _answer_pixel(self, environ: WSGIEnvironment, kind: Kind, has_gif_suffix: bool) -> Answer:
         image = self._image if self._image is not None else has_gif_suffix or answers.wants_image(environ)
