@@ -106,6 +106,7 @@ def test_convert_makes_numbers_and_leaves_what_is_none(collect):
             "properties.total": float,
             "properties.member": bool,
             "properties.items.price": float,
+            "properties.items": int,
             "properties.tags": int,
             "properties.list.1": int,
             "properties.list.9": int,

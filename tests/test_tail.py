@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -23,6 +24,11 @@ def path(tmp_path, make_event):
     return path
 
 
+def put(path, event):
+    with closing(SQLite(path)) as sink:
+        sink(event)
+
+
 def names(text):
     return [json.loads(line)["event"] for line in text.splitlines()]
 
@@ -37,9 +43,9 @@ def test_events_are_printed_as_they_come(path, make_event):
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([*COMMAND, path, "-n", "1"], stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert names(process.stdout.readline()) == ["event 11"]
-        SQLite(path)(make_event("new 1"))
+        put(path, make_event("new 1"))
         assert names(process.stdout.readline()) == ["new 1"]
-        SQLite(path)(make_event("new 2"))
+        put(path, make_event("new 2"))
         assert names(process.stdout.readline()) == ["new 2"]
         process.terminate()
 
@@ -60,8 +66,8 @@ def on_terminal(command):
 
 
 def test_a_terminal_gets_colours_and_nothing_that_a_client_sent_controls_it(path, make_event):
-    SQLite(path)(make_event("\x1b[2Jcleared", context={"page": {"url": "https://shop.example/\x07"}}))
-    SQLite(path)(make_event("odd", context={"page": "text"}))
+    put(path, make_event("\x1b[2Jcleared", context={"page": {"url": "https://shop.example/\x07"}}))
+    put(path, make_event("odd", context={"page": "text"}))
     cleared, odd = on_terminal([*COMMAND, path, "-n", "2", "--no-follow"]).splitlines()
     assert "\x1b[32mtrack\x1b[0m  \x1b[1m?[2Jcleared\x1b[0m  a  \x1b[2mhttps://shop.example/?\x1b[0m" in cleared
     assert "odd" in odd

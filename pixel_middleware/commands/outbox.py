@@ -12,6 +12,7 @@ from pixel_middleware.commands.terminal import DESTINATIONS, EXISTING, backlog_a
 from pixel_middleware.destinations import outbox_to
 from pixel_middleware.events import timestamp
 from pixel_middleware.sinks import Outbox
+from pixel_middleware.sinks.backlog import Backlog
 
 OLD_LETTERS = 20  # how many dead letters a terminal shows
 
@@ -22,8 +23,9 @@ OLD_LETTERS = 20  # how many dead letters a terminal shows
 def outbox(context: click.Context, path: Path) -> None:
     """Show what waits in the outbox at PATH."""
     context.obj = path
-    if context.invoked_subcommand is None:
-        backlog = backlog_at(path)
+    if context.invoked_subcommand is not None:
+        return
+    with backlog_at(path) as backlog:
         click.echo(f"waiting  {backlog.count_waiting()}  since {backlog.oldest_received_at() or 'never'}")
         click.echo(f"dead     {backlog.count_dead()}")
         for lane, reason in backlog.holds().items():
@@ -38,12 +40,21 @@ def drain(path: Path, forward_to: str, timeout_s: float) -> None:
     """Send everything that waits; exit 1 if something is left."""
     with bad_parameters():
         draining = outbox_to(path, forward_to)
-    send_all(path, draining, backlog_at(path).count_waiting(), timeout_s)
+    send_all(path, draining, draining.stats()["waiting"], timeout_s)
 
 
 def send_all(path: Path, draining: Outbox, total: int, timeout_s: float) -> None:
-    """Show how the outbox sends `total` events; exit 1 if it could not send all."""
-    backlog = backlog_at(path)
+    """Show how the outbox sends `total` events, and close it; exit 1 if it could not send all."""
+    with backlog_at(path) as backlog:
+        _show_sending(backlog, draining, total, timeout_s)
+        draining.close()
+        left = backlog.count_waiting()
+        click.echo(f"{total - left} sent or buried, {left} left, {backlog.count_dead()} dead")
+    if left:
+        raise click.exceptions.Exit(1)
+
+
+def _show_sending(backlog: Backlog, draining: Outbox, total: int, timeout_s: float) -> None:
     newest = backlog.newest()
     deadline = time.monotonic() + timeout_s
     with tqdm(total=total, unit="event") as bar:
@@ -52,11 +63,6 @@ def send_all(path: Path, draining: Outbox, total: int, timeout_s: float) -> None
             time.sleep(0.1)
             bar.update(max(0, total - backlog.count_waiting() - bar.n))
         bar.update(max(0, total - backlog.count_waiting() - bar.n))
-    draining.close()
-    left = backlog.count_waiting()
-    click.echo(f"{total - left} sent or buried, {left} left, {backlog.count_dead()} dead")
-    if left:
-        raise click.exceptions.Exit(1)
 
 
 @outbox.command()
@@ -64,7 +70,8 @@ def send_all(path: Path, draining: Outbox, total: int, timeout_s: float) -> None
 @click.pass_obj
 def dead(path: Path, as_json: bool) -> None:
     """List the events that the destination will not take, and why."""
-    letters = backlog_at(path).dead(limit=-1 if as_json else OLD_LETTERS)
+    with backlog_at(path) as backlog:
+        letters = backlog.dead(limit=-1 if as_json else OLD_LETTERS)
     for letter in letters:
         event = letter["event"] = json.loads(letter["event"])
         buried_at = timestamp(datetime.fromtimestamp(letter["buried_at"], UTC))
@@ -75,4 +82,5 @@ def dead(path: Path, as_json: bool) -> None:
 @click.pass_obj
 def retry(path: Path) -> None:
     """Put the dead letters back into the queue."""
-    click.echo(f"{backlog_at(path).requeue_dead()} events wait again")
+    with backlog_at(path) as backlog:
+        click.echo(f"{backlog.requeue_dead()} events wait again")

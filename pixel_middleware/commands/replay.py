@@ -1,5 +1,6 @@
 """`pixel-middleware replay`: events won back from access logs."""
 
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,11 @@ def replay(logs: tuple[Path, ...], output: Path, forward_to: str | None, statuse
     """Store the events of access logs; what is stored already is left out."""
     with bad_parameters():
         sink = sink_to(output, forward_to)
-        waiting = sink.stats()["waiting"] if isinstance(sink, Outbox) else 0
-        replaying = Replay(prefix, statuses, sink.message_ids())
-        with tqdm(total=size_of(logs), unit="B", unit_scale=True) as bar:
-            for path in logs:
-                _replay_one(path, replaying, sink, bar)
+    waiting = sink.stats()["waiting"] if isinstance(sink, Outbox) else 0
+    replaying = Replay(prefix, statuses, sink.message_ids())
+    with bad_parameters(), closing(sink), tqdm(total=size_of(logs), unit="B", unit_scale=True) as bar:
+        for path in logs:
+            _replay_one(path, replaying, sink, bar)
     for outcome, count in replaying.counts.most_common():
         click.echo(f"{count:>9,}  {outcome}")
     if isinstance(sink, Outbox):

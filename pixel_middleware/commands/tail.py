@@ -21,17 +21,17 @@ POLL_S = 0.3
 @click.option("--follow/--no-follow", default=True, help="Wait for what comes, until Ctrl-C.")
 def tail(path: Path, count: int, follow: bool) -> None:
     """Print the events in the SQLite file at PATH as they come: readable on a terminal, JSON in a pipe."""
-    store = store_at(path)
     show = _coloured if sys.stdout.isatty() else json.dumps
-    ((newest,),) = store.read("SELECT coalesce(max(id), 0) FROM events")
-    older = store.read("SELECT event FROM events WHERE id <= ? ORDER BY id DESC LIMIT ?", newest, count)
-    for (text,) in reversed(older):
-        click.echo(show(json.loads(str(text))))
-    while follow:
-        time.sleep(POLL_S)
-        for id_, text in store.read("SELECT id, event FROM events WHERE id > ? ORDER BY id", newest):
-            newest = id_
+    with store_at(path) as store:
+        ((newest,),) = store.read("SELECT coalesce(max(id), 0) FROM events")
+        older = store.read("SELECT event FROM events WHERE id <= ? ORDER BY id DESC LIMIT ?", newest, count)
+        for (text,) in reversed(older):
             click.echo(show(json.loads(str(text))))
+        while follow:
+            time.sleep(POLL_S)
+            for id_, text in store.read("SELECT id, event FROM events WHERE id > ? ORDER BY id", newest):
+                newest = id_
+                click.echo(show(json.loads(str(text))))
 
 
 def _coloured(event: Any) -> str:

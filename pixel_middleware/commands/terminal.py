@@ -1,7 +1,7 @@
 """What the commands share: how files and destinations are given, and how events are shown."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,19 @@ def printable(text: Any) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
-def store_at(path: Path) -> SQLite:
+@contextmanager
+def store_at(path: Path) -> Iterator[SQLite]:
+    """The events stored at `path`, closed afterwards."""
     try:
-        return SQLite(path)
+        store = SQLite(path)
     except StorageError as error:
         raise click.ClickException(str(error)) from error
+    with closing(store):
+        yield store
 
 
-def backlog_at(path: Path) -> Backlog:
-    return Backlog(store_at(path))
+@contextmanager
+def backlog_at(path: Path) -> Iterator[Backlog]:
+    """The outbox at `path`, closed afterwards."""
+    with store_at(path) as store:
+        yield Backlog(store)

@@ -45,12 +45,13 @@ class SQLite:
     stored, later. Thread-safe. Not for NFS. Do not move or delete the file while it is in use.
     """
 
+    _connection: sqlite3.Connection | None = None
+
     def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
         if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
             raise ConfigurationError("max_bytes", max_bytes, "None or a positive number of bytes")
         self.path = os.fspath(path)
         self._max_bytes = max_bytes
-        self._connection: sqlite3.Connection | None = None
         self._file = Exclusive(self._close)
         self._rows = GroupCommit(self._insert)
         self.create(SCHEMA)
@@ -74,8 +75,10 @@ class SQLite:
             for statement in statements:
                 connection.execute(statement)
 
-        self.transaction(create)
-        self.close()
+        try:
+            self.transaction(create)
+        finally:
+            self.close()
 
     def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The result of `work(connection)`, all of it committed and on disk, or none. Raises `StorageError`."""
@@ -94,6 +97,10 @@ class SQLite:
     def close(self) -> None:
         """Close the file; another event opens it again."""
         self._file.close()
+
+    def __del__(self) -> None:
+        # A bare connection would warn that it was never closed; a sink that is dropped has nothing to lose.
+        self._close()
 
     def _insert(self, rows: list[_Row]) -> None:
         insert = f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?)"
@@ -114,7 +121,7 @@ class SQLite:
 
     def _connect(self) -> sqlite3.Connection:
         # Threads use it in turns, so SQLite's check for one thread only is off.
-        connection = sqlite3.connect(self.path, BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")  # NORMAL loses commits at a power cut
