@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -47,7 +48,8 @@ def test_events_are_printed_as_they_come(path, make_event):
         assert names(process.stdout.readline()) == ["new 1"]
         put(path, make_event("new 2"))
         assert names(process.stdout.readline()) == ["new 2"]
-        process.terminate()
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
 
 
 def on_terminal(command):

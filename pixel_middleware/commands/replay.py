@@ -26,7 +26,10 @@ BATCH = 2000  # events a commit
 )
 @click.option("--prefix", default="/pixel/v1", show_default=True, help="Where the pixels were.")
 def replay(logs: tuple[Path, ...], output: Path, forward_to: str | None, statuses: list[int], prefix: str) -> None:
-    """Store the events of access logs; what is stored already is left out."""
+    """Win events back from access logs.
+
+    What the output holds already is left out. LOGS are nginx's or Apache's, gzipped or not.
+    """
     with bad_parameters():
         sink = sink_to(output, forward_to)
     waiting = sink.stats()["waiting"] if isinstance(sink, Outbox) else 0

@@ -26,7 +26,10 @@ THIS_MACHINE = ("127.0.0.0/8", "::1")
 @FORWARD_TO
 @click.option("--allow", metavar="NETWORK", multiple=True, help="Who may see the live view, beside this machine.")
 def serve(host: str, port: int, output: Path, forward_to: str | None, allow: tuple[str, ...]) -> None:
-    """Collect events until Ctrl-C, print one line for each, and show them at /."""
+    """Collect events, and show them at /.
+
+    Prints one line for each, until Ctrl-C.
+    """
     with bad_parameters():
         sink = sink_to(output, forward_to)
         app = LiveView(

@@ -3,12 +3,15 @@
 import json
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pixel_middleware.commands.terminal import EXISTING, printable, store_at
+from pixel_middleware.sinks import SQLite
 
 POLL_S = 0.3
 
@@ -20,18 +23,27 @@ POLL_S = 0.3
 )
 @click.option("--follow/--no-follow", default=True, help="Wait for what comes, until Ctrl-C.")
 def tail(path: Path, count: int, follow: bool) -> None:
-    """Print the events in the SQLite file at PATH as they come: readable on a terminal, JSON in a pipe."""
+    """Print events as they come.
+
+    PATH is an SQLite file of `serve` or of a sink. Readable on a terminal, JSON in a pipe.
+    """
     show = _coloured if sys.stdout.isatty() else json.dumps
     with store_at(path) as store:
         ((newest,),) = store.read("SELECT coalesce(max(id), 0) FROM events")
         older = store.read("SELECT event FROM events WHERE id <= ? ORDER BY id DESC LIMIT ?", newest, count)
         for (text,) in reversed(older):
             click.echo(show(json.loads(str(text))))
-        while follow:
-            time.sleep(POLL_S)
-            for id_, text in store.read("SELECT id, event FROM events WHERE id > ? ORDER BY id", newest):
-                newest = id_
-                click.echo(show(json.loads(str(text))))
+        if follow:
+            with suppress(KeyboardInterrupt):
+                _follow(store, newest, show)
+
+
+def _follow(store: SQLite, newest: object, show: Callable[[Any], str]) -> None:
+    while True:
+        time.sleep(POLL_S)
+        for id_, text in store.read("SELECT id, event FROM events WHERE id > ? ORDER BY id", newest):
+            newest = id_
+            click.echo(show(json.loads(str(text))))
 
 
 def _coloured(event: Any) -> str:
