@@ -2,7 +2,7 @@
 
 from html import escape
 
-BAR, LABELS, WIDTH = 22, 330, 760
+BAR, LABELS, WIDTH = 22, 380, 800
 
 
 def svg(results):

@@ -56,7 +56,7 @@ def mapping():
     queries = workload.page_views()
     contenders = {"ours": lambda query: map_query("page", query), "webob": peers.webob_mapping}
     times = interleaved({name: caller_of_one(call, queries) for name, call in contenders.items()}, ROUNDS)
-    yield Result("mapping an AMP page view", "webob.Request.GET and a loop", times["ours"], times["webob"], 0.4, "us")
+    yield Result("mapping an AMP page view", "WebOb's GET and a loop", times["ours"], times["webob"], 0.4, "us")
 
 
 def whole_request():
