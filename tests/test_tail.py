@@ -55,7 +55,7 @@ def test_events_are_printed_as_they_come(path, make_event):
 def on_terminal(command):
     """What a program prints on a terminal."""
     terminal, its_end = pty.openpty()
-    with subprocess.Popen(command, stdout=its_end, stderr=its_end) as process:
+    with subprocess.Popen(command, stdout=its_end, stderr=subprocess.DEVNULL) as process:
         os.close(its_end)
         printed = b""
         while process.poll() is None or printed == b"":
