@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import json
 import re
-import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -19,11 +18,10 @@ from typing import Any, BinaryIO, NamedTuple, cast, get_args
 from urllib.parse import quote
 
 from pixel_middleware.errors import BadPixel
-from pixel_middleware.events import Event, Kind, Visit, make_event, timestamp
+from pixel_middleware.events import Event, Kind, Visit, as_uuid, make_event, timestamp
 from pixel_middleware.mapping import map_query
 
-_QUOTED = r'"([^"\\]*(?:\\.[^"\\]*)*)"'  # unrolled: an eighth of the time of the obvious form, on long URLs
-_COMBINED = re.compile(rf"(\S+) \S+ .*?\[([^\]]+)\] {_QUOTED} (\d{{3}}) \S+(?: {_QUOTED} {_QUOTED})?")
+_PART = re.compile(r'([^"\\]*(?:\\.[^"\\]*)*)(?:"|$)')  # up to a quotation mark that is not escaped
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(.))")
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v"}
 
@@ -69,7 +67,7 @@ class Replay:
         }
         self._statuses = frozenset(statuses)
         self._known = set(known)
-        self._same_lines: Counter[bytes] = Counter()
+        self._same_lines: dict[bytes, int] = {}
 
     def events(self, lines: Iterable[bytes]) -> Iterator[Event]:
         """The events that are not known yet, in order."""
@@ -106,7 +104,8 @@ class Replay:
         moment = _moment(hit.time)
         if moment is None:
             return "not understood"
-        sent.setdefault("messageId", self._id_of(line))
+        if "messageId" not in sent:
+            sent["messageId"] = self._id_of(line)
         if sent["messageId"] in self._known:
             return "known already"
         self._known.add(sent["messageId"])
@@ -115,9 +114,11 @@ class Replay:
 
     def _id_of(self, line: bytes) -> str:
         # Two clicks within a second may leave equal lines: the first, the second, and so on have an id each.
-        self._same_lines[line] += 1
-        digest = hashlib.blake2b(line, digest_size=16, salt=b"%d" % self._same_lines[line]).digest()
-        return str(uuid.UUID(bytes=digest, version=5))
+        digest = hashlib.blake2b(line, digest_size=16).digest()
+        count = self._same_lines[digest] = self._same_lines.get(digest, 0) + 1
+        if count > 1:
+            digest = hashlib.blake2b(digest, digest_size=16, salt=b"%d" % count).digest()
+        return as_uuid(digest, "5")
 
 
 def parse(line: bytes) -> Hit | None:
@@ -138,12 +139,16 @@ def size_of(paths: Iterable[Path]) -> int:
 
 
 def _parse_combined(line: str) -> Hit | None:
-    found = _COMBINED.match(line)
-    if found is None:
+    # The plain split takes a fifth of the time of the pattern, and nearly all lines have no escapes.
+    parts: list[str] = _PART.findall(line) if "\\" in line else line.split('"')
+    head, request, after, referer, _, agent, *_ = (*parts, "", "", "", "", "", "")
+    address, _, rest = head.partition(" ")
+    time = rest.partition("[")[2].partition("]")[0]
+    status = after.split(" ")[1:2]
+    if not status or not status[0].isdecimal() or not time:
         return None
-    address, time, request, status, referer, agent = found.groups("")
-    method, _, rest = _unescaped(request).partition(" ")
-    return Hit(address, time, method, rest.partition(" ")[0], int(status), _unescaped(referer), _unescaped(agent))
+    method, _, target = _unescaped(request).partition(" ")
+    return Hit(address, time, method, target.partition(" ")[0], int(status[0]), _unescaped(referer), _unescaped(agent))
 
 
 def _parse_json(line: bytes) -> Hit | None:
@@ -176,7 +181,9 @@ def _unescaped(text: str) -> str:
 
 
 def _text(logged: str) -> str:
-    return "" if logged == "-" else logged.encode("latin-1").decode("utf-8", "replace")
+    if logged.isascii():
+        return "" if logged == "-" else logged
+    return logged.encode("latin-1").decode("utf-8", "replace")
 
 
 def _from_log(logged: str) -> datetime:

@@ -6,11 +6,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from wsgiref.simple_server import demo_app
 
 import pytest
 from processes import get_when_up
 
+from pixel_middleware import PixelMiddleware
 from pixel_middleware.errors import Reason
+from pixel_middleware.sinks import Outbox, RudderStack
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +33,21 @@ def test_the_readmes_first_snippet_runs(tmp_path, free_port):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
 def test_examples_in_the_docs_are_true(path):
     assert doctest.testfile(str(path), module_relative=False).failed == 0
+
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_code_in_the_docs_runs(path, tmp_path, monkeypatch, events):
+    """Each block after the other, as a reader would type them who has an `app`, a `sink` and an `outbox`."""
+    monkeypatch.chdir(tmp_path)
+    outbox = Outbox("reader.db", RudderStack("http://127.0.0.1:9"))
+    names = {"app": PixelMiddleware(demo_app, events.append), "sink": events.append, "outbox": outbox}
+    names["PixelMiddleware"] = PixelMiddleware  # imported by the README's first snippet, which runs above
+    for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
+        if not block.startswith(">>>") and "serve_forever()" not in block:
+            exec(compile(block, str(path), "exec"), names)
 
 
 def test_every_reason_is_documented():

@@ -6,8 +6,10 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pixel_middleware.events import Visit, make_event, timestamp, to_json
+from pixel_middleware.events import Visit, as_uuid, make_event, timestamp, to_json
 
 VISIT = Visit("192.0.2.1", "Mozilla/5.0", "en-US", "https://shop.example/cart")
 SENT = {"writeKey": "k", "anonymousId": "a"}
@@ -93,3 +95,8 @@ def test_timestamps_have_milliseconds_and_a_z():
 def test_json_refuses_what_it_cannot_hold():
     with pytest.raises(ValueError, match="JSON"):
         to_json(make_event("page", SENT | {"x": float("nan")}, VISIT))
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_a_uuid_is_what_the_standard_library_makes_of_it(raw):
+    assert as_uuid(raw, "4") == str(uuid.UUID(bytes=raw, version=4))

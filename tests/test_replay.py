@@ -106,6 +106,8 @@ def test_a_common_log_has_neither_referer_nor_agent():
         (combined(time="yesterday"), "not understood"),
         (combined(time="99999999999999999"), "not understood"),
         (b"/pixel/v1/track is no log line", "not understood"),
+        (b'h - - [t] "GET /pixel/v1/track HTTP/1.1" what 2', "not understood"),
+        (b'h - - "GET /pixel/v1/track HTTP/1.1" 200 2', "not understood"),
         (b'{"request": "GET /pixel/v1/track', "not understood"),
         (b'["/pixel/v1/track"]', "not understood"),
         (b'{"a": "/pixel/v1/track"}', "not understood"),

@@ -220,6 +220,8 @@ def test_a_read_only_file_system_is_an_error_and_passes(kind, tmpfs, remount, ma
     remount("ro")
     with pytest.raises(StorageError):
         sink(make_event("refused"))
+    with pytest.raises(StorageError):
+        sink.put_many([make_event("refused")])
     with pytest.raises(StorageError, match=r"other.*(read-only|Read-only|unable to open)"):
         kind(tmpfs / "other")
     remount("rw")
