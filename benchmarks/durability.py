@@ -66,6 +66,7 @@ class CommitEach:
 def persist_queue(path):
     import persistqueue
 
+    os.makedirs(path, exist_ok=True)  # its own way to do so fails when several processes start at once
     queue = persistqueue.SQLiteQueue(path, auto_commit=True, multithreading=True, timeout=60)
     return lambda event: queue.put(to_json(event))
 
