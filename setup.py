@@ -5,17 +5,17 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
-    # processors.flag_automation and drop_automation
+    # processors.opens
     "bots": ["crawler-user-agents>=1.0"],
     # `pixel-middleware serve`
     "cli": ["click>=8.1", "tqdm>=4.60", "urllib3>=2.0", "waitress>=3.0"],
-    # sinks.Kafka
+    # destinations.Kafka
     "kafka": ["confluent-kafka>=2.5"],
-    # metrics.PixelCollector
+    # watch.metrics
     "prometheus": ["prometheus-client>=0.20"],
-    # sinks.RudderStack
+    # destinations.RudderStack
     "rudderstack": ["urllib3>=2.0"],
-    # processors.require_schema
+    # processors.schema
     "schema": ["jsonschema>=4.20"],
 }
 
@@ -28,13 +28,13 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["pixel_middleware", "pixel_middleware.*"]),
-    package_data={"pixel_middleware": ["py.typed", "live.html"]},
+    package_data={"pixel_middleware": ["py.typed", "watch/live.html"]},
     python_requires=">=3.11",
     install_requires=["WebOb>=1.8.8"],
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["pixel-middleware = pixel_middleware.__main__:main"],
-        "paste.filter_app_factory": ["main = pixel_middleware.paste:filter_app_factory"],
+        "paste.filter_app_factory": ["main = pixel_middleware.frameworks.paste:filter_app_factory"],
     },
     keywords="analytics events pixel rudderstack segment amp email wsgi webob",
     classifiers=[

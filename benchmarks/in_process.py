@@ -10,7 +10,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from whitenoise import WhiteNoise
 
 from pixel_middleware import PixelMiddleware
-from pixel_middleware.mapping import map_query
+from pixel_middleware.wire.mapping import map_query
 
 ROUNDS = 9
 

@@ -18,9 +18,10 @@ from durability import an_event
 from measure import Result
 from processes import free_port, until_up
 
+from pixel_middleware.destinations import Kafka
+from pixel_middleware.destinations.kafka import DEFAULTS
 from pixel_middleware.events import to_json
-from pixel_middleware.sinks import Kafka, Outbox, SQLite
-from pixel_middleware.sinks.kafka import DEFAULTS
+from pixel_middleware.sinks import Outbox, SQLite
 
 COUNT = 20_000
 ROUNDS = 3

@@ -11,7 +11,7 @@ from pyramid.response import Response
 from webob import Request
 
 from pixel_middleware import PixelMiddleware
-from pixel_middleware.answers import GIF, HEADERS
+from pixel_middleware.wire.answers import GIF, HEADERS
 
 
 def sink(event):

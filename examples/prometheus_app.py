@@ -4,7 +4,7 @@ import waitress
 from prometheus_client import REGISTRY, make_wsgi_app
 
 from pixel_middleware import Event, PixelMiddleware, pixel_tag
-from pixel_middleware.metrics import PixelCollector
+from pixel_middleware.watch.metrics import PixelCollector
 
 metrics = make_wsgi_app()
 

@@ -1,6 +1,5 @@
 """RudderStack's Pixel API as a WSGI middleware: see `PixelMiddleware`."""
 
-from pixel_middleware.counters import Stats
 from pixel_middleware.errors import (
     BadPixel,
     ConfigurationError,
@@ -10,9 +9,10 @@ from pixel_middleware.errors import (
     StorageError,
     UnsendableEvent,
 )
-from pixel_middleware.events import Event, PageEvent, TrackEvent
-from pixel_middleware.middleware import PixelMiddleware, Processor, Sink
-from pixel_middleware.urls import pixel_tag, pixel_url
+from pixel_middleware.events import Event, PageEvent, Processor, Sink, TrackEvent
+from pixel_middleware.middleware import PixelMiddleware
+from pixel_middleware.outcomes import Stats
+from pixel_middleware.wire.urls import pixel_tag, pixel_url
 
 __all__ = [
     "BadPixel",

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line; exit 1 with a hint if the extra `[cli]` is missing."""
     try:
-        from pixel_middleware.cli import cli
+        from pixel_middleware.commands.cli import cli
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("pixel_middleware"):
             raise

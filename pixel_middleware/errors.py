@@ -10,7 +10,7 @@ PixelError
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Reason = Literal[
     "missing_write_key",
@@ -37,11 +37,16 @@ class PixelError(Exception):
 
 
 class ConfigurationError(PixelError, ValueError):
-    """An option is wrong. Says what was given and what is accepted."""
+    """An option is wrong: a sentence that says what was given and what is right, and the option's name."""
 
-    def __init__(self, option: str, given: object, accepted: str) -> None:
-        super().__init__(f"{option} must be {accepted}, got {given!r}")
+    def __init__(self, option: str, sentence: str) -> None:
+        super().__init__(sentence)
         self.option = option
+
+    @classmethod
+    def must_be(cls, option: str, accepted: str, given: object) -> Self:
+        """The usual sentence."""
+        return cls(option, f"{option} must be {accepted}, got {given!r}")
 
 
 class BadPixel(PixelError):

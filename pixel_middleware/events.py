@@ -6,10 +6,12 @@ An event is a plain, JSON-serialisable `dict` in the shape that RudderStack give
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast
+
+from webob import Request
 
 Kind = Literal["page", "track"]
 
@@ -48,6 +50,15 @@ class TrackEvent(_CommonFields):
 
 
 Event = PageEvent | TrackEvent
+
+Sink = Callable[[Event], object]
+"""Takes one event. It returned: accepted, the client reads 200. It raised: not accepted, 503.
+
+Called from the thread that serves the request, so from several at once on a threaded server.
+"""
+
+Processor = Callable[[Event, Request], Event | None]
+"""Changes or replaces an event before the sink sees it; `None` drops it. `BadPixel` refuses it with 400."""
 
 
 class Visit(NamedTuple):

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from pixel_middleware.errors import BadPixel
 from pixel_middleware.events import Event, Kind, Visit, as_uuid, make_event, timestamp
-from pixel_middleware.mapping import map_query
+from pixel_middleware.wire.mapping import map_query
 
 _PART = re.compile(r'([^"\\]*(?:\\.[^"\\]*)*)(?:"|$)')  # up to a quotation mark that is not escaped
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(.))")

@@ -3,7 +3,7 @@
 import os
 
 from pixel_middleware import PixelMiddleware
-from pixel_middleware.destinations import sender_to
+from pixel_middleware.destinations import from_url
 from pixel_middleware.sinks import Outbox
 
 
@@ -13,5 +13,5 @@ def host(environ, start_response):
 
 
 app = PixelMiddleware(
-    host, Outbox(os.environ["OUTBOX"], sender_to(os.environ["FORWARD_TO"]), retry_min_s=0.01, retry_max_s=0.1)
+    host, Outbox(os.environ["OUTBOX"], from_url(os.environ["FORWARD_TO"]), retry_min_s=0.01, retry_max_s=0.1)
 )

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from dataplane import DataPlane
 
-from pixel_middleware import cli
+from pixel_middleware.commands import cli
 from pixel_middleware.sinks import SQLite
 
 COMMAND = [sys.executable, "-m", "pixel_middleware"]

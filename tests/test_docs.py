@@ -12,8 +12,9 @@ import pytest
 from processes import get_when_up
 
 from pixel_middleware import PixelMiddleware
+from pixel_middleware.destinations import RudderStack
 from pixel_middleware.errors import Reason
-from pixel_middleware.sinks import Outbox, RudderStack
+from pixel_middleware.sinks import Outbox
 
 ROOT = Path(__file__).parents[1]
 

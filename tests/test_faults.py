@@ -14,7 +14,8 @@ import pytest
 from load import SECONDS, collect_under_fire
 from processes import until_up
 
-from pixel_middleware.sinks import Outbox, RudderStack
+from pixel_middleware.destinations import RudderStack
+from pixel_middleware.sinks import Outbox
 
 TESTS = Path(__file__).parent
 KILLS = 20

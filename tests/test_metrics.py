@@ -10,9 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.parser import text_string_to_metric_families
 
-from pixel_middleware import PixelMiddleware, Rejected, counters
-from pixel_middleware.metrics import PixelCollector
+from pixel_middleware import PixelMiddleware, Rejected, outcomes
 from pixel_middleware.sinks import Outbox
+from pixel_middleware.watch.metrics import PixelCollector
 
 PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a"
 
@@ -70,7 +70,7 @@ def test_refusals_are_logged_once_a_second_for_each_reason_and_without_the_paylo
     for _ in range(5):
         client.get(f"{PIXEL}&properties.secret=hunter2", status=400)
     client.get("/pixel/v1/elsewhere", status=404)
-    monkeypatch.setattr(counters, "LOG_EVERY_S", 0.0)  # a second later
+    monkeypatch.setattr(outcomes, "LOG_EVERY_S", 0.0)  # a second later
     client.get(PIXEL, status=400)
     assert [record.getMessage() for record in caplog.records] == [
         "pixels refused: reason=missing_event count=1 total=1",
@@ -84,6 +84,6 @@ def test_refusals_are_logged_once_a_second_for_each_reason_and_without_the_paylo
 def test_without_its_library_it_names_the_extra(tmp_path):
     (tmp_path / "prometheus_client.py").write_text("raise ModuleNotFoundError('gone', name='prometheus_client')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-c", "import pixel_middleware.metrics"]
+    command = [sys.executable, "-c", "import pixel_middleware.watch.metrics"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert "pip install 'pixel-middleware[prometheus]'" in done.stderr

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pixel_middleware import BadPixel, ConfigurationError, PixelMiddleware
-from pixel_middleware.answers import GIF
+from pixel_middleware.wire.answers import GIF
 
 PAGE = "/pixel/v1/page?writeKey=k&anonymousId=a"
 TRACK = "/pixel/v1/track?writeKey=k&anonymousId=a&event=e"

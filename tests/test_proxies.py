@@ -2,7 +2,7 @@
 
 import pytest
 
-from pixel_middleware.proxies import client_address, public_origin
+from pixel_middleware.wire.request import client_address, public_origin
 
 
 @pytest.mark.parametrize(

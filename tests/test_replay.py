@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from dataplane import DataPlane
 from nginx import needs_nginx, start_nginx
 
-from pixel_middleware import PixelMiddleware, cli
+from pixel_middleware import PixelMiddleware
+from pixel_middleware.commands import cli
 from pixel_middleware.replay import Replay, parse
 
 PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a&event=Order%20Completed&properties.total=12.5"

@@ -9,7 +9,8 @@ import pytest
 from dataplane import DataPlane
 
 from pixel_middleware import ConfigurationError, Rejected, RetryLater
-from pixel_middleware.sinks import Outbox, RudderStack, rudderstack
+from pixel_middleware.destinations import RudderStack, rudderstack
+from pixel_middleware.sinks import Outbox
 
 
 @pytest.fixture

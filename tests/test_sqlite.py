@@ -11,8 +11,8 @@ from contextlib import closing
 import pytest
 
 from pixel_middleware import ConfigurationError, PixelMiddleware, StorageError
+from pixel_middleware.runtime.group_commit import GroupCommit
 from pixel_middleware.sinks import JSONLines, SQLite, sqlite
-from pixel_middleware.sinks.group_commit import GroupCommit
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_what_cannot_be_read_is_a_storage_error(sink):
 
 @pytest.mark.parametrize("max_bytes", [0, -1, True, "1"])
 def test_a_wrong_bound_is_refused(path, max_bytes):
-    with pytest.raises(ConfigurationError, match="max_bytes must be None or a positive number of bytes"):
+    with pytest.raises(ConfigurationError, match="max_bytes must be a whole number of at least 1"):
         SQLite(path, max_bytes)
 
 

@@ -20,7 +20,7 @@ from mako.template import Template
 from strategies import objects, text
 
 from pixel_middleware import PixelMiddleware, UnsendableEvent, pixel_tag, pixel_url
-from pixel_middleware.mapping import map_query
+from pixel_middleware.wire.mapping import map_query
 
 BASE = "https://example.com"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from pixel_middleware.commands.terminal import DESTINATIONS, EXISTING, backlog_at, bad_parameters, line, printable
-from pixel_middleware.destinations import outbox_to
+from pixel_middleware.commands.terminal import DESTINATIONS, EXISTING, backlog_at, bad_parameters, line
 from pixel_middleware.events import timestamp
 from pixel_middleware.sinks import Outbox
 from pixel_middleware.sinks.backlog import Backlog
+from pixel_middleware.sinks.files import outbox_to
+from pixel_middleware.wire.printable import printable
 
 OLD_LETTERS = 20  # how many dead letters a terminal shows
 

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from pixel_middleware.commands.outbox import send_all
 from pixel_middleware.commands.terminal import EXISTING, FORWARD_TO, OUTPUT, bad_parameters
-from pixel_middleware.destinations import sink_to
 from pixel_middleware.replay import Replay, opened, size_of
 from pixel_middleware.sinks import JSONLines, Outbox, SQLite
+from pixel_middleware.sinks.files import sink_to
 
 BATCH = 2000  # events a commit
 

@@ -1,22 +1,18 @@
 """`pixel-middleware serve`: a collector of its own."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from wsgiref.types import WSGIApplication
 
 import click
 from waitress.server import create_server
 
+from pixel_middleware.collector.app import EXAMPLE, collecting_app
 from pixel_middleware.commands.terminal import FORWARD_TO, OUTPUT, bad_parameters, line
-from pixel_middleware.destinations import sink_to
-from pixel_middleware.events import Event
-from pixel_middleware.live import LiveView
-from pixel_middleware.middleware import PixelMiddleware, Sink
+from pixel_middleware.events import Event, Sink
 from pixel_middleware.sinks import Outbox
-
-EXAMPLE = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
-THIS_MACHINE = ("127.0.0.0/8", "::1")
+from pixel_middleware.sinks.files import sink_to
 
 
 @click.command()
@@ -32,9 +28,7 @@ def serve(host: str, port: int, output: Path, forward_to: str | None, allow: tup
     """
     with bad_parameters():
         sink = sink_to(output, forward_to)
-        app = LiveView(
-            PixelMiddleware(_not_here, _announced(sink)), "/", allow=[*THIS_MACHINE, *allow] if allow else None
-        )
+        app = collecting_app(_announced(sink), allow)
     server = _listen(app, host, port)
     address = f"http://{host}:{server.effective_port}"
     onward = f", and on to {forward_to}" if forward_to else ""
@@ -61,10 +55,3 @@ def _listen(app: WSGIApplication, host: str, port: int) -> Any:
         return create_server(app, host=host, port=port)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
-
-
-def _not_here(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """What a collector has beside its pixels: nothing."""
-    body = f"This is a pixel collector. Try {EXAMPLE}\n".encode()
-    start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
-    return [body]

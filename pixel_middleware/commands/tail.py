@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from pixel_middleware.commands.terminal import EXISTING, printable, store_at
+from pixel_middleware.commands.terminal import EXISTING, store_at
 from pixel_middleware.sinks import SQLite
+from pixel_middleware.wire.printable import printable
 
 POLL_S = 0.3
 

@@ -10,6 +10,7 @@ import click
 from pixel_middleware.errors import ConfigurationError, StorageError
 from pixel_middleware.sinks import SQLite
 from pixel_middleware.sinks.backlog import Backlog
+from pixel_middleware.wire.printable import printable
 
 DESTINATIONS = "a RudderStack data plane (https://...) or Kafka (kafka://host:9092/topic)"
 
@@ -43,11 +44,6 @@ def line(event: Any) -> str:
     label = event.get("event") or event.get("name") or ""
     who = event.get("anonymousId") or event.get("userId")
     return f"{event['receivedAt']}  {event['type']:5}  {printable(label)}  by {printable(who)}"
-
-
-def printable(text: Any) -> str:
-    """What a client sent, without the control characters that could take over a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 @contextmanager

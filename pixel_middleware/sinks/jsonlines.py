@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from pixel_middleware.errors import StorageError
 from pixel_middleware.events import Event, to_json
-from pixel_middleware.sinks.exclusive import Exclusive
-from pixel_middleware.sinks.group_commit import GroupCommit
+from pixel_middleware.runtime.exclusive import Exclusive
+from pixel_middleware.runtime.group_commit import GroupCommit
 
 
 class JSONLines:

@@ -1,7 +1,8 @@
 """A durable sink that forwards: events are on disk before the client reads 200, and sent when it can be.
 
 from pixel_middleware import PixelMiddleware
-from pixel_middleware.sinks import Outbox, RudderStack
+from pixel_middleware.destinations import RudderStack
+from pixel_middleware.sinks import Outbox
 
 app = PixelMiddleware(app, Outbox("outbox.db", RudderStack("https://hosted.rudderlabs.com")))
 """
@@ -15,9 +16,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TypedDict
 
+from pixel_middleware import settings
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.events import Event
-from pixel_middleware.sinks import forks
+from pixel_middleware.runtime import forks
 from pixel_middleware.sinks.backlog import Backlog
 from pixel_middleware.sinks.courier import Courier, Sender
 from pixel_middleware.sinks.sqlite import SQLite
@@ -67,11 +69,12 @@ class Outbox:
         retry_max_s: float = 30.0,
     ) -> None:
         if not callable(getattr(sender, "send", None)):
-            raise ConfigurationError("sender", sender, "an object with send(events)")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigurationError("batch_size", batch_size, "a whole number of at least 1")
+            raise ConfigurationError.must_be("sender", "an object with send(events)", sender)
+        settings.as_number("batch_size", batch_size, least=1)
         if not 0 < retry_min_s <= retry_max_s:
-            raise ConfigurationError("retry_min_s", retry_min_s, f"above 0 and at most retry_max_s, {retry_max_s}")
+            raise ConfigurationError.must_be(
+                "retry_min_s", f"above 0 and at most retry_max_s, {retry_max_s}", retry_min_s
+            )
         self._store = SQLite(path, max_bytes)
         self._backlog = Backlog(self._store)
         self._courier = Courier(

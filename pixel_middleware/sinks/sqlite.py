@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import TypeVar
 
-from pixel_middleware.errors import ConfigurationError, StorageError
+from pixel_middleware import settings
+from pixel_middleware.errors import StorageError
 from pixel_middleware.events import Event, to_json
-from pixel_middleware.sinks.exclusive import Exclusive
-from pixel_middleware.sinks.group_commit import GroupCommit
+from pixel_middleware.runtime.exclusive import Exclusive
+from pixel_middleware.runtime.group_commit import GroupCommit
 
 T = TypeVar("T")
 
@@ -48,8 +49,8 @@ class SQLite:
     _connection: sqlite3.Connection | None = None
 
     def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
-        if max_bytes is not None and (isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < 1):
-            raise ConfigurationError("max_bytes", max_bytes, "None or a positive number of bytes")
+        if max_bytes is not None:
+            settings.as_number("max_bytes", max_bytes, least=1)
         self.path = os.fspath(path)
         self._max_bytes = max_bytes
         self._file = Exclusive(self._close)

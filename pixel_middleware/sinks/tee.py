@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-from pixel_middleware.events import Event
-
-Sink = Callable[[Event], object]
+from pixel_middleware.events import Event, Sink
 
 
 def tee(*sinks: Sink) -> Callable[[Event], None]:

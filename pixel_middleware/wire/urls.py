@@ -19,8 +19,9 @@ from uuid import UUID
 
 from pixel_middleware.errors import BadPixel, UnsendableEvent
 from pixel_middleware.events import Kind, timestamp
-from pixel_middleware.mapping import OBJECTS, Limits, map_query
-from pixel_middleware.signatures import SIGNATURE, sign
+from pixel_middleware.wire.mapping import OBJECTS, map_query
+from pixel_middleware.wire.query import Limits
+from pixel_middleware.wire.signatures import SIGNATURE, sign
 
 LONG_URL_BYTES = 2000  # mail clients and proxies cut or drop longer ones
 

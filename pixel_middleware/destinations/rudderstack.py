@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from pixel_middleware.errors import ConfigurationError, Rejected, RetryLater
 from pixel_middleware.events import Event, timestamp, to_json
-from pixel_middleware.sinks import forks
+from pixel_middleware.runtime import forks
+from pixel_middleware.runtime.extras import needed_by
 
 MAX_BODY_BYTES = 500_000  # of the 4,000 KiB that rudder-server takes: a retry costs little, a batch saves enough
 UNKNOWN_KEY_RETRY_S = 60.0
@@ -33,15 +34,13 @@ class RudderStack:
     def __init__(self, data_plane_url: str, *, gzip: bool = True, timeout_s: float = 10) -> None:
         parts = urlsplit(data_plane_url if isinstance(data_plane_url, str) else "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError("data_plane_url", data_plane_url, "a URL like https://hosted.rudderlabs.com")
+            raise ConfigurationError.must_be(
+                "data_plane_url", "a URL like https://hosted.rudderlabs.com", data_plane_url
+            )
         if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or timeout_s <= 0:
-            raise ConfigurationError("timeout_s", timeout_s, "a positive number of seconds")
-        try:
+            raise ConfigurationError.must_be("timeout_s", "a positive number of seconds", timeout_s)
+        with needed_by("RudderStack", "urllib3", extra="rudderstack"):
             import urllib3
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "RudderStack needs urllib3: pip install 'pixel-middleware[rudderstack]'", name=error.name
-            ) from error
         self._urllib3 = urllib3
         self._url = data_plane_url.rstrip("/") + "/v1/batch"
         self._gzip = gzip

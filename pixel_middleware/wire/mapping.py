@@ -6,17 +6,15 @@
 Pure functions of their arguments, safe from any thread.
 """
 
-from binascii import a2b_qp
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes
 
 from pixel_middleware.errors import BadPixel
 from pixel_middleware.events import Kind
-
-Tree = dict[str, Any]
+from pixel_middleware.wire.printable import shorten
+from pixel_middleware.wire.query import DEFAULT_LIMITS, Limits, split
+from pixel_middleware.wire.shapes import Shape, Tree
 
 OBJECTS = frozenset({"context", "properties"})
 """Top-level names that hold other names and no value of their own."""
@@ -33,24 +31,12 @@ BLANK_IS_ABSENT = ("messageId", "channel", "originalTimestamp", "sentAt")
 """What the server fills in, so that a blank one (AMP sends `messageId=`) is as good as none."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How much one pixel may carry. A request over a limit is answered 400."""
-
-    max_query_bytes: int = 32768  # 16 times the 2,000 bytes that mail clients keep of a URL
-    max_params: int = 1000  # as rudder-server's own tools cap a pixel
-    max_depth: int = 32  # likewise
-
-
-DEFAULT_LIMITS = Limits()
-
-
 def map_query(kind: Kind, query: str, limits: Limits = DEFAULT_LIMITS, *, require_anonymous_id: bool = True) -> Tree:
     """What the client sent, nested and checked.
 
     `query` is a WSGI `QUERY_STRING`: raw, still percent-encoded, one character for each byte. Raises `BadPixel`.
     """
-    names, values = _split(query, limits)
+    names, values = split(query, limits)
     shape = _shape(tuple(names), limits.max_depth) if len(names) <= _MOST_NAMES else None
     sent = nest(zip(names, values, strict=True), limits.max_depth) if shape is None else shape.fill(values)
     _unquote_anonymous_id(sent)
@@ -61,24 +47,6 @@ def map_query(kind: Kind, query: str, limits: Limits = DEFAULT_LIMITS, *, requir
         if _is_blank(sent, name):
             sent.pop(name, None)
     return sent
-
-
-def split_pairs(query: str, limits: Limits = DEFAULT_LIMITS) -> Iterable[tuple[str, str]]:
-    """The decoded (name, value) pairs of a query string, in order of arrival. Raises `BadPixel`."""
-    return zip(*_split(query, limits), strict=True)
-
-
-def _split(query: str, limits: Limits) -> tuple[list[str], list[str]]:
-    if len(query) > limits.max_query_bytes:
-        raise BadPixel("query_too_long", f"the query string is longer than {limits.max_query_bytes} bytes")
-    # One decode of all is several times as fast as one for each; the NUL between them decodes to itself.
-    raw = [pair.replace("=", "\0", 1) if "=" in pair else f"{pair}\0" for pair in query.split("&") if pair]
-    if len(raw) > limits.max_params:
-        raise BadPixel("too_many_parameters", f"there are more than {limits.max_params} parameters")
-    decoded = _decode("\0".join(raw)).split("\0") if raw else []
-    if len(decoded) != 2 * len(raw):
-        raise BadPixel("invalid_character", "the query string holds a NUL (%00), which no event can carry")
-    return decoded[::2], decoded[1::2]
 
 
 def nest(pairs: Iterable[tuple[str, str]], max_depth: int = DEFAULT_LIMITS.max_depth) -> Tree:
@@ -104,22 +72,6 @@ def nest(pairs: Iterable[tuple[str, str]], max_depth: int = DEFAULT_LIMITS.max_d
     return tree
 
 
-def _decode(text: str) -> str:
-    """`text` as `urllib.parse.unquote_plus` decodes it, in about a tenth of the time.
-
-    Quoted-printable is percent-encoding with `=` for `%`, and has a decoder in C. Each escape that it takes
-    shortens the text by two; if the length says that one was none (`%zz`), or a line break is about, which means
-    something else there, urllib's decoder is asked. So the results are equal for every input.
-    """
-    # "replace" for a server that breaks PEP 3333 and hands over more than one byte a character.
-    raw = text.replace("+", " ").encode("latin-1", "replace")
-    escaped = raw.replace(b"=", b"=3D").replace(b"%", b"=")
-    decoded = a2b_qp(escaped)
-    if len(escaped) - len(decoded) != 2 * escaped.count(b"=") or b"\n" in raw or b"\r" in raw:
-        decoded = unquote_to_bytes(raw)
-    return decoded.decode("utf-8", "replace")
-
-
 def _split_name(name: str) -> tuple[str | None, str]:
     """The dotted name of the parent, `""` for none, and the last part. An ignored name has `None` for parent."""
     path = name.split(".")
@@ -134,47 +86,14 @@ def _split_name(name: str) -> tuple[str | None, str]:
     return None if path[0] in IGNORED else ".".join(path[:-1]), path[-1]
 
 
-class _Shape:
-    """The nested dicts that one sequence of names makes: most pixels of a site have one of a few.
-
-    Filling a shape takes half the time of nesting pair by pair, and gives the same. What is remembered of names
-    that clients make up is bounded: 256 shapes of `_MOST_NAMES` at most.
-    """
-
-    def __init__(self) -> None:
-        self._nodes = {"": 0}  # dotted name -> number
-        self._links: list[tuple[int, str, int]] = []
-        self._slots: list[tuple[int, str]] = []
-
-    def add(self, parent: str, last: str) -> None:
-        self._slots.append((self._number(parent), last))
-
-    def _number(self, dotted: str) -> int:
-        if dotted not in self._nodes:
-            above, _, last = dotted.rpartition(".")
-            parent = self._number(above)
-            number = self._nodes[dotted] = len(self._nodes)
-            self._links.append((parent, last, number))
-        return self._nodes[dotted]
-
-    def fill(self, values: list[str]) -> Tree:
-        """The tree of these values, one for each name."""
-        nodes: list[Tree] = [{} for _ in self._nodes]
-        for parent, last, node in self._links:
-            nodes[parent][last] = nodes[node]
-        for (node, last), value in zip(self._slots, values, strict=True):
-            nodes[node][last] = value
-        return nodes[0]
-
-
 _MOST_NAMES = 32
 
 
 @lru_cache(maxsize=256)
-def _shape(names: tuple[str, ...], max_depth: int) -> _Shape | None:
+def _shape(names: tuple[str, ...], max_depth: int) -> Shape | None:
     """The shape of names that are plain: none ignored, repeated or numbered. Raises as `nest` does."""
     nest(zip(names, names, strict=True), max_depth)
-    shape = _Shape()
+    shape = Shape()
     for name in names:
         parent, last = _split_name(name)
         if parent is None or names.count(name) > 1 or "0" in name.split("."):
@@ -243,9 +162,3 @@ def _conflict(name: str) -> BadPixel:
     return BadPixel(
         "conflicting_names", f"the name {shorten(name)} is used both for a value and for the names below it"
     )
-
-
-def shorten(name: str) -> str:
-    """A parameter's name fit for an error string: printable, on one line, at most 40 characters."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in name[:41])
-    return f"'{printable}'" if len(name) <= 40 else f"'{printable[:39]}…'"

@@ -22,10 +22,12 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from webob import Response
 
-from pixel_middleware.answers import Answer
-from pixel_middleware.counters import OUTCOME, Outcome
+from pixel_middleware import settings
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.events import to_json
+from pixel_middleware.outcomes import OUTCOME, Outcome
+from pixel_middleware.wire.answers import Answer
+from pixel_middleware.wire.request import text
 
 CHART_S = 60  # how many seconds the chart shows
 
@@ -57,14 +59,12 @@ class LiveView:
         allow: Iterable[str] | Guard | None = None,
     ) -> None:
         if not isinstance(path, str) or not path.startswith("/"):
-            raise ConfigurationError("path", path, 'a path like "/pixel/live"')
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ConfigurationError("size", size, "a whole number of at least 1")
+            raise ConfigurationError.must_be("path", 'a path like "/pixel/live"', path)
         self.app = app
         self._page_path = path
         self._feed_path = f"{path.rstrip('/')}/feed"
         self._may_look = _as_guard(allow)
-        self._seen = _Seen(size)
+        self._seen = _Seen(settings.as_number("size", size, least=1))
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI entry point."""
@@ -99,8 +99,8 @@ class _Seen:
         entry = {
             "at": int(now * 1000),
             "outcome": outcome.name,
-            "pixel": environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace"),
-            "reason": outcome.reason,
+            "pixel": text(environ, "PATH_INFO"),
+            "reason": outcome.reason or "",
             "message": outcome.message,
             "address": environ.get("REMOTE_ADDR") or "",
             "event": None if outcome.event is None else to_json(outcome.event),
@@ -130,9 +130,11 @@ def _as_guard(allow: Any) -> Guard:
     try:
         networks = [ipaddress.ip_network(each) for each in ([] if isinstance(allow, str) else allow)]
     except (TypeError, ValueError) as error:
-        raise ConfigurationError("allow", allow, f"networks like ['10.0.0.0/8'], or a callable ({error})") from error
+        raise ConfigurationError.must_be(
+            "allow", f"networks like ['10.0.0.0/8'], or a callable ({error})", allow
+        ) from error
     if not networks:
-        raise ConfigurationError("allow", allow, "a list of networks like ['10.0.0.0/8'], or a callable")
+        raise ConfigurationError.must_be("allow", "a list of networks like ['10.0.0.0/8'], or a callable", allow)
     return lambda environ: any(_is_in(network, environ) for network in networks)
 
 
@@ -166,7 +168,7 @@ def _answer(status: str, content_type: str, body: bytes, *extra: tuple[str, str]
 
 
 def _page() -> Answer:
-    html = files("pixel_middleware").joinpath("live.html").read_bytes()
+    html = files("pixel_middleware.watch").joinpath("live.html").read_bytes()
     # The page's own script and style and nothing else, whatever an event may hold.
     script, style = (
         base64.b64encode(hashlib.sha256(re.findall(f"<{tag}>(.*?)</{tag}>".encode(), html, re.DOTALL)[0]).digest())

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pixel_middleware.sinks import forks
+from pixel_middleware.runtime import forks
 
 T = TypeVar("T")
 

@@ -1,6 +1,7 @@
 """A sender that forwards to Apache Kafka, or whatever speaks its protocol (extra `[kafka]`).
 
-from pixel_middleware.sinks import Kafka, Outbox
+from pixel_middleware.destinations import Kafka
+from pixel_middleware.sinks import Outbox
 
 sink = Outbox("outbox.db", Kafka("events", {"bootstrap.servers": "kafka-1:9092,kafka-2:9092"}), batch_size=2000)
 """
@@ -12,7 +13,8 @@ from typing import Any
 
 from pixel_middleware.errors import ConfigurationError, PixelError, Rejected, RetryLater
 from pixel_middleware.events import Event, to_json
-from pixel_middleware.sinks.exclusive import Exclusive
+from pixel_middleware.runtime.exclusive import Exclusive
+from pixel_middleware.runtime.extras import needed_by
 
 _log = logging.getLogger("pixel_middleware")
 
@@ -59,17 +61,15 @@ class Kafka:
         key: Callable[[Event], str] = visitor,
     ) -> None:
         if not callable(topic) and not (isinstance(topic, str) and topic):
-            raise ConfigurationError("topic", topic, "the name of a topic, or a callable (event) -> name")
+            raise ConfigurationError.must_be("topic", "the name of a topic, or a callable (event) -> name", topic)
         if not isinstance(config, Mapping) or not config.get("bootstrap.servers"):
-            raise ConfigurationError("config", type(config), 'librdkafka\'s options, with "bootstrap.servers" at least')
+            raise ConfigurationError.must_be(
+                "config", 'librdkafka\'s options, with "bootstrap.servers" at least', type(config)
+            )
         if not callable(key):
-            raise ConfigurationError("key", key, "a callable (event) -> str")
-        try:
+            raise ConfigurationError.must_be("key", "a callable (event) -> str", key)
+        with needed_by("Kafka", "confluent-kafka", extra="kafka"):
             import confluent_kafka
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "Kafka needs confluent-kafka: pip install 'pixel-middleware[kafka]'", name=error.name
-            ) from error
         self._library = confluent_kafka
         self._topic = topic if callable(topic) else lambda event: topic
         self._key = key
@@ -173,4 +173,6 @@ class Kafka:
             reason = error.args[0]
             said = reason.str() if hasattr(reason, "str") else str(reason)
             # The names alone: passwords are among the values.
-            raise ConfigurationError("config", sorted(self._config), f"options librdkafka takes ({said})") from error
+            raise ConfigurationError.must_be(
+                "config", f"options librdkafka takes ({said})", sorted(self._config)
+            ) from error

@@ -9,13 +9,10 @@ from functools import lru_cache
 from webob import Request
 
 from pixel_middleware.events import Event
+from pixel_middleware.runtime.extras import needed_by
 
-try:
+with needed_by("flag_automation", "crawler-user-agents", extra="bots"):
     from crawleruseragents import is_crawler
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        "flag_automation needs crawler-user-agents: pip install 'pixel-middleware[bots]'", name=missing.name
-    ) from missing
 
 IMAGE_PROXIES = {"GoogleImageProxy": "Gmail", "YahooMailProxy": "Yahoo"}
 """What stands in the user agent of mail providers' proxies, and whose they are."""

@@ -125,7 +125,7 @@ def not_found(prefix: str) -> Answer:
     )
 
 
-def amp_config(body: bytes, source_origin: str) -> Answer:
+def amp(body: bytes, source_origin: str) -> Answer:
     """200: the amp-analytics configuration; `source_origin` is what AMP gave as `__amp_source_origin`, or `""`."""
     cors = [("AMP-Access-Control-Allow-Source-Origin", source_origin)] if _ORIGIN.fullmatch(source_origin) else []
     response = Response(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from pixel_middleware.errors import StorageError
-from pixel_middleware.sinks import forks
+from pixel_middleware.runtime import forks
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """Counts for Prometheus (extra `[prometheus]`).
 
     from prometheus_client import REGISTRY
-    from pixel_middleware.metrics import PixelCollector
+    from pixel_middleware.watch.metrics import PixelCollector
 
     app = PixelMiddleware(app, outbox)
     REGISTRY.register(PixelCollector(app, outbox))
@@ -11,31 +11,20 @@
 """
 
 from collections.abc import Iterator
-from typing import Protocol
 
-from pixel_middleware.counters import Stats
+from pixel_middleware.middleware import PixelMiddleware
+from pixel_middleware.runtime.extras import needed_by
 from pixel_middleware.sinks.outbox import Outbox
 
-try:
+with needed_by("PixelCollector", "prometheus-client", extra="prometheus"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
     from prometheus_client.registry import Collector
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        "PixelCollector needs prometheus-client: pip install 'pixel-middleware[prometheus]'", name=missing.name
-    ) from missing
-
-
-class HasStats(Protocol):
-    """A `PixelMiddleware`."""
-
-    def stats(self) -> Stats:
-        """Counts since construction."""
 
 
 class PixelCollector(Collector):
     """What `stats()` of a middleware, and of its outbox if it has one, say when Prometheus asks."""
 
-    def __init__(self, middleware: HasStats, outbox: Outbox | None = None) -> None:
+    def __init__(self, middleware: PixelMiddleware, outbox: Outbox | None = None) -> None:
         self._middleware = middleware
         self._outbox = outbox
 

@@ -42,7 +42,7 @@ _PAGE = {
 _TRACK = {"event": "${eventName}"}
 
 
-def amp_config(origin: str, path: str) -> bytes:
+def configuration(origin: str, path: str) -> bytes:
     """The configuration, as JSON, for the endpoint at `path` (its prefix, as text) of `origin`."""
     path = quote(path)
     config: dict[str, Any] = {

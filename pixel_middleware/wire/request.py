@@ -1,4 +1,4 @@
-"""Whom a request comes from, and where it was sent to, when proxies of ours stand in front.
+"""What a request says beside its query: whom it comes from, where it was sent to, what its headers tell.
 
 `X-Forwarded-For` is whatever its sender likes, so only the entries that our own `trusted_proxies`
 appended are read, counted from the right; WebOb's `client_addr` believes the first one. So with
@@ -8,6 +8,25 @@ appended are read, counted from the right; WebOb's `client_addr` believes the fi
 import ipaddress
 import re
 from wsgiref.types import WSGIEnvironment
+
+from pixel_middleware.events import Visit
+
+
+def visit(environ: WSGIEnvironment, trusted_proxies: int = 0) -> Visit:
+    """Who asks, by the connection and the headers."""
+    locale = text(environ, "HTTP_ACCEPT_LANGUAGE").partition(",")[0].partition(";")[0].strip()
+    return Visit(
+        client_address(environ, trusted_proxies),
+        text(environ, "HTTP_USER_AGENT"),
+        "" if locale == "*" else locale,
+        text(environ, "HTTP_REFERER"),
+    )
+
+
+def text(environ: WSGIEnvironment, key: str) -> str:
+    """A value of the environ as text: WSGI has one character for each byte, which is UTF-8 where it is text at all."""
+    value: str = environ.get(key, "")
+    return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def client_address(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:

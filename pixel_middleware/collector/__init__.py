@@ -1,0 +1,1 @@
+"""The collector that stands alone, without an app around it."""

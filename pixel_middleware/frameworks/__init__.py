@@ -1,0 +1,1 @@
+"""Each framework's own way to configure the middleware."""

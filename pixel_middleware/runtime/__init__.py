@@ -1,0 +1,1 @@
+"""Threads, forks, locks and optional imports; knows no event."""

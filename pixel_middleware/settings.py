@@ -1,0 +1,177 @@
+"""One table of all options: what each is, what it is if not given, how it is checked, and how its text is read.
+
+`PixelMiddleware`'s signature has the same names and defaults, with types; a test holds them equal. Ini files, and
+whatever else configures by text, read the table.
+"""
+
+import difflib
+import inspect
+import pkgutil
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pixel_middleware.errors import ConfigurationError
+
+Check = Callable[[str, Any], Any]
+
+_DEEPEST = 200  # json.dumps and our own recursion must stay clear of Python's limit of 1,000 frames
+
+
+class Setting(NamedTuple):
+    """A row: `check(name, given)` returns the checked value, `read(name, text)` makes a value of its text."""
+
+    name: str
+    default: Any
+    check: Check
+    read: Callable[[str, str], Any]
+    help: str
+
+
+def check(**given: Any) -> dict[str, Any]:
+    """The checked values of all options, their defaults where nothing is `given`. Raises `ConfigurationError`."""
+    return {row.name: row.check(row.name, given.get(row.name, row.default)) for row in SETTINGS}
+
+
+def read(texts: Mapping[str, str], also: Collection[str] = ()) -> dict[str, Any]:
+    """The values of options given as text; those named in `also` stay text.
+
+    Raises `ConfigurationError`; of an unknown option it names the nearest.
+    """
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        if name in also:
+            values[name] = text.strip()
+        elif name in _BY_NAME:
+            values[name] = _BY_NAME[name].read(name, text.strip())
+        else:
+            known = [*also, *_BY_NAME]
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            others = ", ".join(sorted(set(known) - {nearest}))
+            raise ConfigurationError(name, f"unknown option {name!r}; did you mean {nearest}? The others are {others}")
+    return values
+
+
+# What checks return is what the endpoint works with.
+
+
+def as_callable(option: str, given: Any, what: str) -> Any:
+    """A callable that does its work when it is called, and so no coroutine function."""
+    if not callable(given):
+        raise ConfigurationError.must_be(option, what, given)
+    if inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(type(given).__call__):
+        # Nobody would await it: its events would be answered 200 and be gone.
+        raise ConfigurationError.must_be(option, f"{what} and no coroutine function", given)
+    return given
+
+
+def _processors(option: str, given: Any) -> list[Any]:
+    what = "a callable that takes an event and a request"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigurationError.must_be(option, f"a list, each of it {what}", given)
+    return [as_callable(option, one, what) for one in given]
+
+
+def _key_check(option: str, given: Any) -> Callable[[str], bool]:
+    """Says whether a write key is known. A collection is copied; `None` knows every key."""
+    if given is None:
+        return lambda key: True
+    if callable(given):
+        known: Callable[[str], bool] = as_callable(option, given, "a callable (key) -> bool")
+        return known
+    if isinstance(given, str | bytes) or not isinstance(given, Collection) or not given:
+        raise ConfigurationError.must_be(option, "None, a collection of keys, or a callable (key) -> bool", given)
+    for key in given:
+        if not isinstance(key, str) or not key.strip():
+            raise ConfigurationError.must_be(option, "strings that are not blank", key)
+    return frozenset(given).__contains__
+
+
+_IMAGE = {"auto": None, "text": False, "gif": True}
+
+
+def _image_mode(option: str, given: Any) -> bool | None:
+    """Whether to answer with an image; `None` where the request is to say."""
+    if not isinstance(given, str) or given not in _IMAGE:
+        raise ConfigurationError.must_be(option, '"auto", "text" or "gif"', given)
+    return _IMAGE[given]
+
+
+def as_prefix(option: str, given: Any) -> str:
+    """The prefix in the form of a `PATH_INFO`: one character for each byte of its UTF-8."""
+    if not isinstance(given, str) or not given.startswith("/") or given.endswith("/") or "?" in given:
+        raise ConfigurationError.must_be(option, 'a path like "/pixel/v1", with a slash before and none behind', given)
+    return given.encode().decode("latin-1")
+
+
+def _flag(option: str, given: Any) -> bool:
+    """`True` or `False` itself, and no stand-in for it such as `"false"`."""
+    if not isinstance(given, bool):
+        raise ConfigurationError.must_be(option, "True or False", given)
+    return given
+
+
+def as_number(option: str, given: Any, *, least: int, most: int | None = None) -> int:
+    """A whole number within its bounds."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < least or (most and given > most):
+        upto = "" if most is None else f" and at most {most}"
+        raise ConfigurationError.must_be(option, f"a whole number of at least {least}{upto}", given)
+    return given
+
+
+def _number_from(least: int, most: int | None = None) -> Check:
+    return lambda option, given: as_number(option, given, least=least, most=most)
+
+
+# What texts become, before they are checked.
+
+
+def _text(option: str, text: str) -> str:
+    return text
+
+
+def _true_or_false(option: str, text: str) -> bool:
+    if text.lower() not in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+        raise ConfigurationError.must_be(option, "true or false", text)
+    return text.lower() in ("true", "yes", "on", "1")
+
+
+def _digits(option: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError.must_be(option, "a whole number", text) from None
+
+
+def as_object(option: str, text: str) -> Any:
+    """What `package.module:name` names."""
+    try:
+        return pkgutil.resolve_name(text)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError.must_be(
+            option, f"package.module:name of something to import ({error})", text
+        ) from error
+
+
+def _objects(option: str, text: str) -> list[Any]:
+    return [as_object(option, word) for word in text.replace(",", " ").split()]
+
+
+def _keys(option: str, text: str) -> Any:
+    return as_object(option, text) if ":" in text else text.replace(",", " ").split()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("prefix", "/pixel/v1", as_prefix, _text, "where the pixels are"),
+    Setting("response", "auto", _image_mode, _text, 'or "text", or "gif": whatever the client'),
+    Setting("write_keys", None, _key_check, _keys, "a collection, or a callable (key) -> bool; None accepts any"),
+    Setting("require_anonymous_id", True, _flag, _true_or_false, "False: a userId may stand in"),
+    Setting("processors", (), _processors, _objects, "(event, request) -> event, or None to drop it"),
+    Setting("trusted_proxies", 0, _number_from(0), _digits, "how many proxies of yours append to X-Forwarded-For"),
+    Setting("amp", False, _flag, _true_or_false, "True: serve <prefix>/amp.json, a configuration for amp-analytics"),
+    Setting("max_query_bytes", 32768, _number_from(1), _digits, "longer query strings are refused"),
+    Setting("max_params", 1000, _number_from(1), _digits, "more parameters are refused"),
+    Setting("max_depth", 32, _number_from(1, _DEEPEST), _digits, "names of more parts are refused"),
+)
+"""Every option of `PixelMiddleware` beside its app and its sink."""
+
+_BY_NAME = {row.name: row for row in SETTINGS}
