@@ -78,10 +78,13 @@ class RetryLater(PixelError):
     are set aside, and the others go on.
     """
 
-    def __init__(self, message: str = "", *, after: float | None = None, hold: bool = False) -> None:
+    def __init__(
+        self, message: str = "", *, after: float | None = None, hold: bool = False, events: Sequence[Any] = ()
+    ) -> None:
         super().__init__(message)
         self.after = after
         self.hold = hold
+        self.events = events
 
 
 class Rejected(PixelError):

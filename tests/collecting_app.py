@@ -4,7 +4,7 @@ import os
 
 from pixel_middleware import PixelMiddleware
 from pixel_middleware.destinations import from_url
-from pixel_middleware.sinks import Outbox
+from pixel_middleware.sinks import EventLog
 
 
 def host(environ, start_response):
@@ -13,5 +13,6 @@ def host(environ, start_response):
 
 
 app = PixelMiddleware(
-    host, Outbox(os.environ["OUTBOX"], from_url(os.environ["FORWARD_TO"]), retry_min_s=0.01, retry_max_s=0.1)
+    host,
+    EventLog(os.environ["OUTBOX"], {"plane": from_url(os.environ["FORWARD_TO"])}, retry_min_s=0.01, retry_max_s=0.1),
 )

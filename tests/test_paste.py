@@ -11,7 +11,7 @@ from paste.deploy import loadapp
 from pixel_middleware import ConfigurationError, PixelMiddleware
 from pixel_middleware.frameworks.paste import filter_app_factory
 from pixel_middleware.settings import SETTINGS
-from pixel_middleware.sinks import Outbox
+from pixel_middleware.sinks import EventLog
 
 events = []
 """What the ini files below hand events to."""
@@ -114,7 +114,7 @@ def test_a_file_may_be_the_sink(tmp_path):
 
 def test_a_file_may_be_forwarded(tmp_path):
     app = filter_app_factory(demo_app({}), {}, output=str(tmp_path / "events.db"), forward_to="https://plane.example")
-    assert isinstance(app._endpoint._sink, Outbox)
+    assert isinstance(app._endpoint._sink, EventLog)
 
 
 SINK = {"sink": f"{HERE}:collect"}
@@ -135,7 +135,7 @@ SINK = {"sink": f"{HERE}:collect"}
         ({}, "set either sink or output"),
         (SINK | {"output": "events.db"}, "set either sink or output"),
         (SINK | {"forward_to": "https://plane.example"}, "forward_to needs output"),
-        ({"output": "x.jsonl", "forward_to": "https://plane.example"}, "output must be an SQLite file"),
+        ({"output": "x.jsonl", "forward_to": "https://plane.example"}, "x.jsonl cannot be forwarded"),
         ({"output": "x.db", "forward_to": "ftp://plane.example"}, "forward_to must be the URL of a data plane"),
     ],
 )

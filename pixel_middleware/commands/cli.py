@@ -1,8 +1,7 @@
-"""The command line: `pixel-middleware serve`, `outbox`, `replay`, `tail`."""
+"""The command line: `pixel-middleware serve`, `replay`, `tail`."""
 
 import click
 
-from pixel_middleware.commands.outbox import outbox
 from pixel_middleware.commands.replay import replay
 from pixel_middleware.commands.serve import serve
 from pixel_middleware.commands.tail import tail
@@ -14,5 +13,5 @@ def cli() -> None:
     """Collect analytics events from pixels."""
 
 
-for command in (serve, outbox, tail, replay):
+for command in (serve, tail, replay):
     cli.add_command(command)

@@ -8,10 +8,10 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from pixel_middleware.commands.outbox import send_all
 from pixel_middleware.commands.terminal import EXISTING, FORWARD_TO, OUTPUT, bad_parameters
+from pixel_middleware.destinations import named
 from pixel_middleware.replay import Replay, opened, size_of
-from pixel_middleware.sinks import JSONLines, Outbox, SQLite
+from pixel_middleware.sinks import EventLog, JSONLines
 from pixel_middleware.sinks.files import sink_to
 
 BATCH = 2000  # events a commit
@@ -31,19 +31,18 @@ def replay(logs: tuple[Path, ...], output: Path, forward_to: str | None, statuse
     What the output holds already is left out. LOGS are nginx's or Apache's, gzipped or not.
     """
     with bad_parameters():
-        sink = sink_to(output, forward_to)
-    waiting = sink.stats()["waiting"] if isinstance(sink, Outbox) else 0
+        sink = sink_to(output, dict([named(forward_to)]) if forward_to else None)
     replaying = Replay(prefix, statuses, sink.message_ids())
     with bad_parameters(), closing(sink), tqdm(total=size_of(logs), unit="B", unit_scale=True) as bar:
         for path in logs:
             _replay_one(path, replaying, sink, bar)
     for outcome, count in replaying.counts.most_common():
         click.echo(f"{count:>9,}  {outcome}")
-    if isinstance(sink, Outbox):
-        send_all(output, sink, waiting + replaying.counts["stored"], timeout_s=3600.0)
+    if isinstance(sink, EventLog):
+        sink.flush(timeout_s=3600.0)
 
 
-def _replay_one(path: Path, replaying: Replay, sink: JSONLines | SQLite | Outbox, bar: Any) -> None:
+def _replay_one(path: Path, replaying: Replay, sink: JSONLines | EventLog, bar: Any) -> None:
     with path.open("rb") as raw:
         events = replaying.events(opened(raw))
         read = 0

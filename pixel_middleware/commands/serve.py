@@ -10,8 +10,8 @@ from waitress.server import create_server
 
 from pixel_middleware.collector.app import EXAMPLE, collecting_app
 from pixel_middleware.commands.terminal import FORWARD_TO, OUTPUT, bad_parameters, line
+from pixel_middleware.destinations import named
 from pixel_middleware.events import Event, Sink
-from pixel_middleware.sinks import Outbox
 from pixel_middleware.sinks.files import sink_to
 
 
@@ -27,7 +27,7 @@ def serve(host: str, port: int, output: Path, forward_to: str | None, allow: tup
     Prints one line for each, until Ctrl-C.
     """
     with bad_parameters():
-        sink = sink_to(output, forward_to)
+        sink = sink_to(output, dict([named(forward_to)]) if forward_to else None)
         app = collecting_app(_announced(sink), allow)
     server = _listen(app, host, port)
     address = f"http://{host}:{server.effective_port}"
@@ -35,8 +35,6 @@ def serve(host: str, port: int, output: Path, forward_to: str | None, allow: tup
     click.echo(f"Collecting pixels at {address}/pixel/v1/ into {output}{onward}. Press Ctrl-C to stop.")
     click.echo(f"Watch them come:      {address}/")
     click.echo(f"Paste into a browser: {address}{EXAMPLE}")
-    if isinstance(sink, Outbox):
-        sink.start()
     server.run()
 
 

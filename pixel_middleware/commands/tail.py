@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from pixel_middleware.commands.terminal import EXISTING, store_at
-from pixel_middleware.sinks import SQLite
+from pixel_middleware.commands.terminal import EXISTING, log_at
+from pixel_middleware.sinks import EventLog
 from pixel_middleware.wire.printable import printable
 
 POLL_S = 0.3
@@ -29,20 +29,20 @@ def tail(path: Path, count: int, follow: bool) -> None:
     PATH is an SQLite file of `serve` or of a sink. Readable on a terminal, JSON in a pipe.
     """
     show = _coloured if sys.stdout.isatty() else json.dumps
-    with store_at(path) as store:
-        ((newest,),) = store.read("SELECT coalesce(max(id), 0) FROM events")
-        older = store.read("SELECT event FROM events WHERE id <= ? ORDER BY id DESC LIMIT ?", newest, count)
+    with log_at(path) as log:
+        ((newest,),) = log.read("SELECT coalesce(max(id), 0) FROM events")
+        older = log.read("SELECT event FROM events WHERE id <= ? ORDER BY id DESC LIMIT ?", newest, count)
         for (text,) in reversed(older):
             click.echo(show(json.loads(str(text))))
         if follow:
             with suppress(KeyboardInterrupt):
-                _follow(store, newest, show)
+                _follow(log, newest, show)
 
 
-def _follow(store: SQLite, newest: object, show: Callable[[Any], str]) -> None:
+def _follow(log: EventLog, newest: object, show: Callable[[Any], str]) -> None:
     while True:
         time.sleep(POLL_S)
-        for id_, text in store.read("SELECT id, event FROM events WHERE id > ? ORDER BY id", newest):
+        for id_, text in log.read("SELECT id, event FROM events WHERE id > ? ORDER BY id", newest):
             newest = id_
             click.echo(show(json.loads(str(text))))
 

@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from pixel_middleware.errors import ConfigurationError, StorageError
-from pixel_middleware.sinks import SQLite
-from pixel_middleware.sinks.backlog import Backlog
+from pixel_middleware.sinks import EventLog
 from pixel_middleware.wire.printable import printable
 
 DESTINATIONS = "a RudderStack data plane (https://...) or Kafka (kafka://host:9092/topic)"
@@ -47,18 +46,11 @@ def line(event: Any) -> str:
 
 
 @contextmanager
-def store_at(path: Path) -> Iterator[SQLite]:
-    """The events stored at `path`, closed afterwards."""
+def log_at(path: Path) -> Iterator[EventLog]:
+    """The event log at `path`, closed afterwards."""
     try:
-        store = SQLite(path)
+        log = EventLog(path)
     except StorageError as error:
         raise click.ClickException(str(error)) from error
-    with closing(store):
-        yield store
-
-
-@contextmanager
-def backlog_at(path: Path) -> Iterator[Backlog]:
-    """The outbox at `path`, closed afterwards."""
-    with store_at(path) as store:
-        yield Backlog(store)
+    with closing(log):
+        yield log

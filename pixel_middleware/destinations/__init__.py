@@ -1,15 +1,25 @@
-"""Where an outbox sends events on to. Importing this needs no extra; each asks for its own when it is built."""
+"""Where an event log sends to. Importing this needs no extra; a destination asks for its own when it is built."""
 
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from pixel_middleware.destinations.base import Destination
 from pixel_middleware.destinations.kafka import Kafka
 from pixel_middleware.destinations.rudderstack import RudderStack
 from pixel_middleware.errors import ConfigurationError
 
-__all__ = ["Kafka", "RudderStack", "from_url"]
+__all__ = ["Destination", "Kafka", "RudderStack", "from_url", "named"]
 
 
-def from_url(url: str) -> RudderStack | Kafka:
+def named(text: str) -> tuple[str, Destination]:
+    """The name and the destination that `NAME=URL` says; without a NAME it is the host. Raises as `from_url`."""
+    name, equals, url = text.partition("=")
+    if not equals or "/" in name:
+        url = text
+        name = urlsplit(url).netloc.rpartition("@")[2].partition(",")[0].rpartition(":")[0] or urlsplit(url).netloc
+    return name, from_url(url)
+
+
+def from_url(url: str) -> Destination:
     """The destination for a URL: `https://host` is a RudderStack data plane, `kafka://host:9092,host/topic` a topic.
 
     A `?` behind the topic gives librdkafka's options: `?compression.type=zstd`. Raises `ConfigurationError`.

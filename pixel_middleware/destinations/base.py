@@ -76,8 +76,11 @@ class Destination:
         raise NotImplementedError
 
     def lane(self, event: Event) -> str:
-        """Events of one lane stay in order, and wait for each other when their lane is on hold. By default: one lane."""
+        """Events of one lane stay in order, and wait for each other while it is on hold. By default: one lane."""
         return ""
+
+    def bury(self, record: Record, reason: str) -> None:
+        """Take note that an event will not be sent again. By default: nothing; the log keeps it as a dead letter."""
 
     def close(self) -> None:
         """Let go of connections; `send` may come again. Called when the log is closed, and never while `send` runs."""

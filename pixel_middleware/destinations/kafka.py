@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from pixel_middleware.destinations.base import Destination
 from pixel_middleware.errors import ConfigurationError, PixelError, Rejected, RetryLater
 from pixel_middleware.events import Event, to_json
-from pixel_middleware.runtime.exclusive import Exclusive
 from pixel_middleware.runtime.extras import needed_by
 
 _log = logging.getLogger("pixel_middleware")
@@ -41,7 +41,7 @@ def visitor(event: Event) -> str:
     return event.get("anonymousId") or event.get("userId", "")
 
 
-class Kafka:
+class Kafka(Destination):
     """Sends events to a topic, each as its JSON, with the headers `type`, `messageId` and `writeKey`.
 
     Args:
@@ -75,7 +75,6 @@ class Kafka:
         self._key = key
         self._config = DEFAULTS | dict(config)
         self._producer: Any = None
-        self._turn = Exclusive(self._close)
         self._check_config()
 
     def lane(self, event: Event) -> str:
@@ -87,7 +86,7 @@ class Kafka:
 
     def send(self, events: Sequence[Event]) -> None:
         """Return once the brokers have acknowledged all events. Raises `RetryLater` or `Rejected`."""
-        self._turn.run(lambda: self._send(events))
+        self._send(events)
 
     def _send(self, events: Sequence[Event]) -> None:
         failures: list[tuple[Event, PixelError]] = []

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from pixel_middleware.destinations.base import Destination
 from pixel_middleware.errors import ConfigurationError, Rejected, RetryLater
 from pixel_middleware.events import Event, timestamp, to_json
 from pixel_middleware.runtime import forks
@@ -20,7 +21,7 @@ UNKNOWN_KEY_RETRY_S = 60.0
 _PREFIX, _SUFFIX = b'{"batch":[', b"]}"
 
 
-class RudderStack:
+class RudderStack(Destination, forks.ForkAware):
     """Sends events to the data plane at `data_plane_url`, as its own SDKs would have sent them.
 
     An event arrives unchanged, but for `writeKey` (which moves to the authorisation) and `sentAt`: it is moved
@@ -79,13 +80,8 @@ class RudderStack:
     def _start_afresh(self) -> None:
         self._pool: Any = self._urllib3.PoolManager(maxsize=1)
 
-    def before_fork(self) -> None:
-        """Nothing to put away: the child makes connections of its own."""
-
-    def after_fork_in_parent(self) -> None:
-        """Nothing was put away."""
-
     def after_fork_in_child(self) -> None:
+        """The child makes connections of its own."""
         self._start_afresh()
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from wsgiref.types import WSGIApplication
 
 from pixel_middleware import settings
+from pixel_middleware.destinations import named
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.middleware import PixelMiddleware
 from pixel_middleware.sinks.files import sink_to
@@ -30,5 +31,8 @@ def filter_app_factory(app: WSGIApplication, global_conf: Mapping[str, str], **l
         raise ConfigurationError("sink", "set either sink or output")
     if forward_to is not None and output is None:
         raise ConfigurationError("forward_to", "forward_to needs output, the file that keeps what is still to be sent")
-    taken = sink_to(output, forward_to) if output is not None else settings.as_object("sink", sink)
+    if output is None:
+        taken = settings.as_object("sink", sink)
+    else:
+        taken = sink_to(output, dict(map(named, (forward_to or "").split())))
     return PixelMiddleware(app, taken, **given)

@@ -1,56 +1,136 @@
-"""What must not be carried over a fork is put away before it.
+"""What must not be carried over a fork is put away before it, and made anew behind it.
 
-SQLite, `flock` and locks all break in a forked child (measured: hundreds of acknowledged events
-lost, or a deadlock), and a check of the process id in the child comes too late for SQLite.
+SQLite, `flock` and locks all break in a forked child (measured: hundreds of acknowledged events lost, or a deadlock).
+Python's own hooks cover `os.fork()`. A fork in C, as uWSGI makes it, runs none of them: there the C library's hook puts
+away, and the child notices by its process id.
 """
 
 import _thread
+import ctypes
 import os
+import sys
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 
-class ForkAware(Protocol):
-    """What `watch` takes. Between the first call and the others no thread may change the object."""
+class ForkAware:
+    """What `watch` takes; override what the object needs. Between the first call and the others it must not change."""
+
+    _process = 0
 
     def before_fork(self) -> None:
-        """Come to rest and close."""
+        """Come to rest, and close what a child must not have."""
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
 
     def after_fork_in_child(self) -> None:
-        """Forget what belonged to the parent's threads, and go on."""
+        """Forget what belonged to the parent's threads: make new locks; what `before_fork` closes is closed."""
 
 
 _watched: "weakref.WeakSet[ForkAware]" = weakref.WeakSet()
-_at_rest: list[ForkAware] = []
-_one_fork = _thread.allocate_lock()  # two threads that fork at once would each wait for what the other put to rest
+_noticing = _thread.RLock()  # one object may use another when it is told
+
+
+class _Fork:
+    """The fork under way in this process, if any."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.turn = _thread.allocate_lock()  # two threads that fork at once would each wait for what the other holds
+        self.thread = 0
+        self.is_in_c = False
+        self.at_rest: list[ForkAware] = []
+
+
+_fork = _Fork()
 
 
 def watch(one: ForkAware) -> None:
-    """Have `one` told of every `os.fork()` for as long as it lives."""
+    """Have `one` told of every fork for as long as it lives."""
+    one._process = os.getpid()
     _watched.add(one)
 
 
+def notice(one: ForkAware) -> None:
+    """Call before `one` is used: tells it of a fork that ran no hook in this child."""
+    if one._process != os.getpid():
+        with _noticing:
+            if one._process != os.getpid():
+                one.after_fork_in_child()
+                one._process = os.getpid()
+
+
+def after_uwsgi_fork(work: Callable[[], object]) -> None:
+    """In a uWSGI server, have each worker call `work()` when it was forked, as its own decorators do; else nothing."""
+    if "uwsgi" in sys.modules and work not in _after_uwsgi_fork:
+        _after_uwsgi_fork.append(work)
+        if len(_after_uwsgi_fork) == 1:
+            with suppress(ImportError):
+                import uwsgidecorators
+
+                uwsgidecorators.postfork_chain.append(_in_uwsgi_worker)
+
+
+_after_uwsgi_fork: list[Callable[[], object]] = []
+
+
+def _in_uwsgi_worker() -> None:
+    for work in _after_uwsgi_fork:
+        work()
+
+
 def _before() -> None:
-    _one_fork.acquire()
+    global _fork
+    if _fork.process != os.getpid():
+        _fork = _Fork()  # a fork in C made this process
+    _fork.turn.acquire()
+    _fork.thread = _thread.get_ident()
     for one in list(_watched):
-        one.before_fork()
-        _at_rest.append(one)
+        if one._process == os.getpid():  # or it has not noticed a fork yet, and its locks are those of its parent
+            one.before_fork()
+            _fork.at_rest.append(one)
 
 
 def _after_in_parent() -> None:
-    while _at_rest:
-        _at_rest.pop().after_fork_in_parent()
-    _one_fork.release()
+    while _fork.at_rest:
+        _fork.at_rest.pop().after_fork_in_parent()
+    _fork.thread, _fork.is_in_c = 0, False
+    _fork.turn.release()
 
 
 def _after_in_child() -> None:
-    global _one_fork
-    _one_fork = _thread.allocate_lock()
-    while _at_rest:
-        _at_rest.pop().after_fork_in_child()
+    global _fork
+    _fork = _Fork()
+    for one in list(_watched):
+        with suppress(Exception):  # of one object; the others are told, and Python would only print it
+            notice(one)
 
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+
+
+def _before_in_c() -> None:
+    if not sys.is_finalizing() and (_fork.process, _fork.thread) != (os.getpid(), _thread.get_ident()):
+        _before()
+        _fork.is_in_c = True
+
+
+def _after_in_c() -> None:
+    if _fork.is_in_c and _fork.thread == _thread.get_ident():
+        _after_in_parent()
+
+
+_HOOK = ctypes.CFUNCTYPE(None)
+_in_c: Any = (_HOOK(_before_in_c), _HOOK(_after_in_c), None)
+
+
+def _watch_forks_in_c() -> None:
+    with suppress(AttributeError, OSError):  # another C library than glibc: Python's hooks are all there is
+        ctypes.CDLL(None).__register_atfork(*_in_c, None)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_in_c))  # C may call them for as long as the process lives
+
+
+_watch_forks_in_c()

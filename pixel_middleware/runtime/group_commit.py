@@ -1,91 +1,188 @@
 """Many threads' records made durable by one commit.
 
-A flush to disk costs the same for one record as for thirty, so while one thread commits, the
-others queue up, and the first of them then commits for all. The lead is handed on, not raced for:
-racing was measured to starve threads for up to 60 ms.
+A flush to disk costs the same for one record as for thirty. A record that comes alone is committed by its own thread;
+those that come while a commit is under way wait, and one thread commits for all of them. It belongs to no request:
+whoever is interrupted while waiting owes nothing to the others.
 """
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from pixel_middleware.errors import StorageError
 from pixel_middleware.runtime import forks
+from pixel_middleware.runtime.threads import LONGEST_WAIT_S, Signal, native_lock, offload, threads_are_greenlets
 
 T = TypeVar("T")
 
+WAIT_S = 5.0  # for a turn; less than what servers and browsers wait for an answer
+_END_S = 60.0  # for the end of a commit that has begun, which may have stored the record
 
-class _Ticket(Generic[T]):
-    """A record that waits for its commit."""
+
+class Ticket(Generic[T]):
+    """A record that waits for its commit, and what became of it."""
 
     def __init__(self, record: T) -> None:
         self.record = record
-        self.called = threading.Event()  # committed by another thread, or to lead
-        self.done = False
         self.error: BaseException | None = None
+        self.end = threading.Lock()  # released when it is done; gevent's own where it has replaced it
+        self.end.acquire()
 
 
-class GroupCommit(Generic[T]):
-    """Turns concurrent `put(record)` calls into few `commit(records)` calls, in order of arrival.
+class Busy(Exception):
+    """The file cannot be had just now, and nothing was taken."""
 
-    Thread-safe; `commit` is never called by two threads at once.
-    """
 
-    _waiting: list[_Ticket[T]]
-    _has_leader: bool
+class Shared(Protocol[T]):
+    """A file that threads and processes write in turns."""
 
-    def __init__(self, commit: Callable[[list[T]], None]) -> None:
-        self._commit = commit
-        self._start_empty()
+    def take_turn(self, wait: bool) -> bool:
+        """Take the file for this thread, as `LockFile.take_turn`."""
+
+    def end_turn(self) -> None:
+        """Let the next one have it."""
+
+    def commit(self, take: Callable[[], list[Ticket[T]]]) -> None:
+        """Begin, call `take` once for the tickets, and store them; a ticket that fails alone has its `error` set.
+
+        Raises `Busy` before `take` was called, or what made them all fail.
+        """
+
+
+class GroupCommit(forks.ForkAware, Generic[T]):
+    """Turns concurrent `put(record)` calls into few commits, in order of arrival. Thread-safe, fork-safe."""
+
+    _waiting: list[Ticket[T]]
+    _has_committer: bool
+
+    def __init__(self, shared: Shared[T], name: str) -> None:
+        self._shared = shared
+        self._name = name
+        self.after_fork_in_child()
         forks.watch(self)
 
     def put(self, record: T) -> None:
-        """Return when `record` is committed. Raises `StorageError` if its commit failed."""
-        ticket = _Ticket(record)
-        with self._mutex:
-            self._waiting.append(ticket)
-            leads, self._has_leader = not self._has_leader, True
-        if not leads:
-            ticket.called.wait()
-        if not ticket.done:
-            self._lead()
+        """Return when `record` is committed. Raises `StorageError`: it is not stored."""
+        forks.notice(self)
+        ticket = Ticket(record)
+        if self._waiting or threads_are_greenlets() or not self._commit_alone(ticket):
+            self._wait_in_line(ticket)
         if ticket.error is not None:
             raise StorageError(str(ticket.error)) from ticket.error
 
-    def _lead(self) -> None:
-        with self._mutex:
-            batch, self._waiting = self._waiting, []
+    def _commit_alone(self, ticket: Ticket[T]) -> bool:
+        """Commit in this thread, if the file is free; whether that was done."""
+        try:
+            if not self._shared.take_turn(wait=False):
+                return False
+        except OSError as error:
+            raise StorageError(str(error)) from error
+        try:
+            return self._commit(lambda: [ticket])
+        finally:
+            self._shared.end_turn()
+
+    def _commit(self, take: Callable[[], list[Ticket[T]]]) -> bool:
+        """Commit what `take` gives, in this thread, whose turn it is; whether the file could be had."""
+        taken: list[Ticket[T]] = []
+
+        def take_once() -> list[Ticket[T]]:
+            taken.extend(take())
+            return taken
+
         error: BaseException | None = None
         try:
-            self._commit([ticket.record for ticket in batch])
+            self._shared.commit(take_once)
+        except Busy as busy:
+            self._trouble = str(busy)
+            return False
         except Exception as failure:
             error = failure
         except BaseException as interruption:  # of this thread; the others must not wait for ever
             error = interruption
             raise
         finally:
-            self._call_next()
-            for ticket in batch:
-                ticket.error, ticket.done = error, True
-                ticket.called.set()
+            for ticket in taken:
+                ticket.error = ticket.error or error
+                ticket.end.release()
+        if error is not None and not taken:
+            raise error
+        return True
 
-    def _call_next(self) -> None:
-        with self._mutex:
-            heir = self._waiting[0] if self._waiting else None
-            self._has_leader = heir is not None
-        if heir is not None:
-            heir.called.set()
+    def _wait_in_line(self, ticket: Ticket[T]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        if not self._has_committer and not self._start_committer():
+            while not self._commit_alone(ticket):
+                if time.monotonic() > deadline:
+                    raise self._too_late()
+                time.sleep(0.005)
+            return
+        with self._line:
+            self._waiting.append(ticket)
+        try:
+            self._news.set()
+            while not ticket.end.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                if self._leave_line(ticket):
+                    raise self._too_late()
+                # Its commit has begun, and may store it: only its end can tell.
+                if not ticket.end.acquire(timeout=_END_S):
+                    raise StorageError(f"{self._name}: a commit has not ended for {_END_S:g} s")
+                break
+        except BaseException:
+            self._leave_line(ticket)
+            raise
 
-    def _start_empty(self) -> None:
-        self._mutex = threading.Lock()  # never held while waiting for anything
-        self._waiting = []
-        self._has_leader = False
+    def _too_late(self) -> StorageError:
+        return StorageError(f"{self._name} could not be had within {WAIT_S:g} s: {self._trouble or 'it is locked'}")
 
-    def before_fork(self) -> None:
-        self._mutex.acquire()
+    def _leave_line(self, ticket: Ticket[T]) -> bool:
+        """Take a ticket back; whether it was still waiting, and so is not stored."""
+        with self._line:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+                return True
+            return False
 
-    def after_fork_in_parent(self) -> None:
-        self._mutex.release()
+    def _take_all(self) -> list[Ticket[T]]:
+        with self._line:
+            taken, self._waiting = self._waiting, []
+            return taken
+
+    def _start_committer(self) -> bool:
+        with self._line:
+            if self._has_committer:
+                return True
+            self._news = Signal(threading.Lock())
+            try:
+                threading.Thread(target=self._work, args=(self._news,), name="pixel-commit", daemon=True).start()
+            except RuntimeError:  # there is no thread to be had
+                return False
+            self._has_committer = True
+            return True
+
+    def _work(self, news: Signal) -> None:
+        while True:
+            news.wait(LONGEST_WAIT_S)
+            while self._waiting:
+                try:
+                    offload(self._commit_waiting)
+                except Exception as error:
+                    for ticket in self._take_all():
+                        ticket.error = error
+                        ticket.end.release()
+
+    def _commit_waiting(self) -> None:
+        if self._shared.take_turn(wait=True):
+            try:
+                self._commit(self._take_all)
+            finally:
+                self._shared.end_turn()
 
     def after_fork_in_child(self) -> None:
-        self._start_empty()  # those who wait are the parent's threads
+        """Those who wait are the parent's threads, and so is who commits for them."""
+        self._line = native_lock()  # never held while waiting for anything
+        self._waiting = []
+        self._has_committer = False
+        self._trouble = ""
+        self._news = Signal()

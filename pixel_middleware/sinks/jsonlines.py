@@ -3,34 +3,33 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pixel_middleware.errors import StorageError
 from pixel_middleware.events import Event, to_json
-from pixel_middleware.runtime.exclusive import Exclusive
-from pixel_middleware.runtime.group_commit import GroupCommit
+from pixel_middleware.runtime import forks
+from pixel_middleware.runtime.group_commit import Busy, GroupCommit, Ticket
+from pixel_middleware.runtime.threads import native_lock
 
 
 class JSONLines:
     """Appends each event as one line of JSON, flushed to disk (`fdatasync`) before the call returns.
 
-    Threads share a flush, and any number of processes may append to one file. The file may be moved
-    or truncated at any time, as log rotation does: the next event goes to `path` again. A line that
+    Threads share a flush, and any number of processes may append to one file, which is made with the mode 0600. It may
+    be moved or truncated at any time, as log rotation does: the next event goes to `path` again. A line that
     a killed process left half-written stays half a line: the next record starts on a fresh one.
 
-    Raises `StorageError` if the file cannot be opened, now, or an event not be written, later; of a
-    write that failed nothing stays in the file. Thread-safe. Not for NFS.
+    Raises `StorageError` if the file cannot be opened, now, or an event not be written within 5 seconds, later; of a
+    write that failed nothing stays in the file. Thread-safe, fork-safe. Not for NFS.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = os.fspath(path)
-        self._fd: int | None = None
-        self._file = Exclusive(self._close)
-        self._lines = GroupCommit(self._append)
+        self._file = _File(os.fspath(path))
+        self._lines: GroupCommit[bytes] = GroupCommit(self._file, self._file.path)
         try:
-            self._file.run(self._open)
+            self._file.open()
         except OSError as error:
-            raise StorageError(f"cannot open {self._path}: {error.strerror}") from error
+            raise StorageError(f"cannot open {self._file.path}: {error.strerror}") from error
         self._file.close()
 
     def __call__(self, event: Event) -> None:
@@ -39,66 +38,119 @@ class JSONLines:
 
     def put_many(self, events: Iterable[Event]) -> None:
         """Return once all events are on disk, by one flush. Raises `StorageError`: none was stored."""
-        try:
-            self._append([_line(event) for event in events])
-        except OSError as error:
-            raise StorageError(str(error)) from error
+        self._lines.put(b"".join(map(_line, events)))
 
     def message_ids(self) -> set[str]:
         """The messageIds of all events in the file; half a line has none."""
-        with open(self._path, encoding="utf-8") as lines:
+        with open(self._file.path, encoding="utf-8") as lines:
             return {message_id for line in lines if (message_id := _message_id(line))}
 
     def close(self) -> None:
         """Close the file; another event opens it again."""
         self._file.close()
 
-    def _append(self, lines: list[bytes]) -> None:
-        self._file.run(lambda: self._append_in_turn(lines))
 
-    def _append_in_turn(self, lines: list[bytes]) -> None:
-        fd = self._locked()
-        try:
-            size = os.fstat(fd).st_size
-            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
-            self._write(fd, b"\n" * torn + b"".join(lines), size)
-        finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)
+class _File(forks.ForkAware):
+    """The file at `path`, locked (`flock`) while it is written. A fork closes it: a copy of a lock would outlive us."""
 
-    def _write(self, fd: int, data: bytes, size: int) -> None:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd: int | None = None
+        self._locked_fd: int | None = None
+        self._renew_locks()
+        forks.watch(self)
+
+    def open(self) -> int:
+        """The descriptor of the open file, for who has the turn or nothing else. Raises `OSError`."""
+        with self._using:
+            if self._fd is None:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                _flush_directory_of(self.path)  # the name of a new file is to survive a power cut too
+            return self._fd
+
+    def close(self) -> None:
+        """Close it, when what is being written is written."""
+        forks.notice(self)
+        with self._using:
+            self._close()
+
+    def take_turn(self, wait: bool) -> bool:
+        """Lock the file, against all threads and processes, and see that it still is the one at `path`."""
+        forks.notice(self)
+        turn = self._turn
+        if not turn.acquire(wait):
+            return False
         try:
-            written = os.write(fd, data)
-            while written < len(data):  # a full disk takes a part first, and says so the next time
-                written += os.write(fd, data[written:])
-            os.fdatasync(fd)
-        except OSError:
-            os.ftruncate(fd, size)
+            while True:
+                fd = self.open()
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                with self._using:
+                    if self._fd == fd and self._is_at_path(fd):
+                        self._locked_fd = fd
+                        return True
+                    if self._fd == fd:  # or a fork closed it while we waited
+                        self._close()
+        except BlockingIOError:
+            turn.release()
+            return False
+        except BaseException:
+            turn.release()
             raise
 
-    def _locked(self) -> int:
-        """The open file, locked against other processes, and still the one at `path`."""
-        while True:
-            fd = self._open() if self._fd is None else self._fd
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if self._is_at_path(fd):
-                return fd
-            self._close()
+    def end_turn(self) -> None:
+        """Unlock the file."""
+        with self._using:
+            if self._locked_fd is not None:
+                fcntl.flock(self._locked_fd, fcntl.LOCK_UN)
+                self._locked_fd = None
+        self._turn.release()
+
+    def commit(self, take: Callable[[], list[Ticket[bytes]]]) -> None:
+        """Append the lines of the tickets. Raises `OSError`: none is in the file."""
+        with self._using:
+            fd = self._locked_fd
+            if fd is None:
+                raise Busy("a fork closed it")
+            size = os.fstat(fd).st_size
+            torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+            data = b"\n" * torn + b"".join(ticket.record for ticket in take())
+            try:
+                written = os.write(fd, data)
+                while written < len(data):  # a full disk takes a part first, and says so the next time
+                    written += os.write(fd, data[written:])
+                os.fdatasync(fd)
+            except OSError:
+                os.ftruncate(fd, size)
+                raise
 
     def _is_at_path(self, fd: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+            return os.path.samestat(os.fstat(fd), os.stat(self.path))
         except FileNotFoundError:
             return False
 
-    def _open(self) -> int:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        _flush_directory_of(self._path)  # the name of a new file is to survive a power cut too
-        return self._fd
-
     def _close(self) -> None:
-        fd, self._fd = self._fd, None
+        fd, self._fd, self._locked_fd = self._fd, None, None
         if fd is not None:
             os.close(fd)
+
+    def _renew_locks(self) -> None:
+        self._turn = native_lock()
+        self._using = native_lock()  # never held while waiting for the file's lock, so that a fork need not
+
+    def before_fork(self) -> None:
+        """Close it, unless it is being written, which ends soon."""
+        self._using.acquire()
+        self._close()
+
+    def after_fork_in_parent(self) -> None:
+        """The next use opens it again."""
+        self._using.release()
+
+    def after_fork_in_child(self) -> None:
+        """Close what a fork without hooks left open: a copy of our parent's lock must not outlive it."""
+        self._renew_locks()
+        self._close()
 
 
 def _line(event: Event) -> bytes:

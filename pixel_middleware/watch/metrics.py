@@ -3,18 +3,18 @@
     from prometheus_client import REGISTRY
     from pixel_middleware.watch.metrics import PixelCollector
 
-    app = PixelMiddleware(app, outbox)
-    REGISTRY.register(PixelCollector(app, outbox))
+    app = PixelMiddleware(app, log)
+    REGISTRY.register(PixelCollector(app, log))
 
-`pixel_requests_total{outcome, reason}` counts requests of this process. The outbox's `pixel_outbox_waiting_events`,
-`pixel_outbox_oldest_event_age_seconds` and `pixel_outbox_dead_events` are its file's, whichever process is asked.
+`pixel_requests_total{outcome, reason}` counts requests of this process. What stands about the log and its destinations
+is the file's, whichever process is asked.
 """
 
 from collections.abc import Iterator
 
 from pixel_middleware.middleware import PixelMiddleware
 from pixel_middleware.runtime.extras import needed_by
-from pixel_middleware.sinks.outbox import Outbox
+from pixel_middleware.sinks.eventlog import EventLog
 
 with needed_by("PixelCollector", "prometheus-client", extra="prometheus"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,17 +22,17 @@ with needed_by("PixelCollector", "prometheus-client", extra="prometheus"):
 
 
 class PixelCollector(Collector):
-    """What `stats()` of a middleware, and of its outbox if it has one, say when Prometheus asks."""
+    """What `stats()` of a middleware, and of its event log if it has one, say when Prometheus asks."""
 
-    def __init__(self, middleware: PixelMiddleware, outbox: Outbox | None = None) -> None:
+    def __init__(self, middleware: PixelMiddleware, log: EventLog | None = None) -> None:
         self._middleware = middleware
-        self._outbox = outbox
+        self._log = log
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of this moment."""
         yield self._requests()
-        if self._outbox is not None:
-            yield from _of_outbox(self._outbox)
+        if self._log is not None:
+            yield from _of_log(self._log)
 
     def _requests(self) -> Metric:
         requests = CounterMetricFamily("pixel_requests", "Pixel requests by what became of them.", labels=_LABELS)
@@ -48,12 +48,25 @@ class PixelCollector(Collector):
 _LABELS = ["outcome", "reason"]
 
 
-def _of_outbox(outbox: Outbox) -> Iterator[Metric]:
-    stats = outbox.stats()
-    yield GaugeMetricFamily("pixel_outbox_waiting_events", "Events that are still to be sent.", stats["waiting"])
-    yield GaugeMetricFamily("pixel_outbox_dead_events", "Events that were refused for good.", stats["dead"])
-    yield GaugeMetricFamily(
-        "pixel_outbox_oldest_event_age_seconds", "How long the oldest of them waits.", stats["oldest_age_s"]
-    )
-    yield CounterMetricFamily("pixel_outbox_sent_events", "Events that this process sent.", stats["sent"])
-    yield CounterMetricFamily("pixel_outbox_retries", "Rounds of this process that failed.", stats["retried"])
+_GAUGES = (
+    ("lag", "pixel_log_lag_events", "Events that a destination is behind the newest."),
+    ("oldest_age_s", "pixel_log_oldest_event_age_seconds", "How long the oldest undelivered event has waited."),
+    ("held", "pixel_log_held_events", "Events that failed and are tried again."),
+    ("dead", "pixel_log_dead_events", "Events that a destination refused for good."),
+)
+_COUNTERS = (
+    ("sent", "pixel_log_sent_events", "Events that were delivered."),
+    ("retried", "pixel_log_retries", "Requests and rounds that failed for now."),
+    ("given_up", "pixel_log_given_up_events", "Setbacks that were deleted since they took too much room."),
+)
+
+
+def _of_log(log: EventLog) -> Iterator[Metric]:
+    stats = log.stats()
+    yield GaugeMetricFamily("pixel_log_bytes", "Bytes in use in the file of the log.", stats["bytes"])
+    for family, rows in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
+        for key, name, help_ in rows:
+            metric = family(name, help_, labels=["destination"])
+            for destination, of_one in stats["destinations"].items():
+                metric.add_metric([destination], of_one[key])  # type: ignore[literal-required]
+            yield metric

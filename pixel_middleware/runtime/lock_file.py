@@ -1,0 +1,119 @@
+"""A lock file whose bytes are locks among processes.
+
+They are POSIX record locks: the kernel frees them when their holder dies, and no fork inherits them. But closing any
+descriptor of the file drops all that the process holds, so a process has one object for a file.
+"""
+
+import fcntl
+import os
+import weakref
+from typing import Any, ClassVar, Self
+
+from pixel_middleware.runtime import forks
+from pixel_middleware.runtime.threads import native_lock
+
+
+class LockFile(forks.ForkAware):
+    """Byte 0 is the turn to use the file that this one guards; other bytes are claims, each held by one owner.
+
+    Get it by `at(path)`. The file is made (0600) when it is first needed. A lock file that was removed or replaced is
+    noticed, and the locks are taken anew. Thread-safe; after a fork the child holds nothing.
+    """
+
+    _by_path: ClassVar["weakref.WeakValueDictionary[str, LockFile]"] = weakref.WeakValueDictionary()
+    _finding: ClassVar[Any] = native_lock()
+
+    _fd: int | None = None
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.after_fork_in_child()
+        forks.watch(self)
+
+    @classmethod
+    def at(cls, path: str) -> Self:
+        """This process's one object for the lock file at `path`."""
+        path = os.path.realpath(path)
+        with cls._finding:
+            found: Any = cls._by_path.get(path)
+            if found is None:
+                found = cls._by_path[path] = cls(path)
+            return found  # type: ignore[no-any-return]
+
+    def take_turn(self, wait: bool) -> bool:
+        """Take byte 0, before all other threads and processes; whether it was had. Without `wait`, only if at once.
+
+        Raises `OSError` if the lock file cannot be opened.
+        """
+        forks.notice(self)
+        turn = self._turn
+        if not turn.acquire(wait):
+            return False
+        had = False
+        try:
+            had = self._lock(0, wait)
+        finally:
+            if not had:
+                turn.release()
+        return had
+
+    def end_turn(self) -> None:
+        """Let the next one have its turn."""
+        try:
+            if self._fd is not None:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, 0)
+        finally:
+            self._turn.release()
+
+    def claim(self, byte: int, owner: object) -> bool:
+        """Whether `owner` holds this byte now: it did already, or nobody does. Never waits. Raises `OSError`."""
+        forks.notice(self)
+        with self._claiming:
+            if self._owners.get(byte, owner) is not owner or not self._lock(byte, wait=False):
+                return False
+            self._owners[byte] = owner
+            return True
+
+    def release(self, byte: int, owner: object) -> None:
+        """Let go of a claim, if `owner` holds it."""
+        with self._claiming:
+            if self._owners.get(byte) is owner:
+                del self._owners[byte]
+                if self._fd is not None:
+                    fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
+
+    def _lock(self, byte: int, wait: bool) -> bool:
+        while True:
+            fd = self._opened()
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
+            except (BlockingIOError, PermissionError):
+                return False
+            if self._is_at_path(fd):
+                return True
+
+    def _opened(self) -> int:
+        with self._opening:
+            if self._fd is not None and self._is_at_path(self._fd):
+                return self._fd
+            old, self._fd = self._fd, os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if old is not None:
+                os.close(old)
+            return self._fd
+
+    def _is_at_path(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def after_fork_in_child(self) -> None:
+        """The descriptor stays: what it locks is by process."""
+        self._turn = native_lock()
+        self._claiming = native_lock()
+        self._opening = native_lock()
+        self._owners: dict[int, object] = {}
+
+    def __del__(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)

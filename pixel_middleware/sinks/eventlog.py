@@ -1,0 +1,356 @@
+"""A durable sink: events are on disk before the client reads 200, ready for queries, and sent on to destinations.
+
+from pixel_middleware import PixelMiddleware
+from pixel_middleware.destinations import RudderStack
+from pixel_middleware.sinks import EventLog
+
+log = EventLog("events.db", {"rudderstack": RudderStack("https://hosted.rudderlabs.com")})
+app = PixelMiddleware(app, log)
+
+$ sqlite3 events.db "SELECT received_at, name, visitor, event ->> '$.context.page.url' FROM events"
+"""
+
+import atexit
+import os
+import sqlite3
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+from pixel_middleware import settings
+from pixel_middleware.destinations.base import Destination
+from pixel_middleware.errors import ConfigurationError
+from pixel_middleware.events import Event, timestamp, to_json
+from pixel_middleware.runtime import forks
+from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
+from pixel_middleware.runtime.threads import offload
+from pixel_middleware.sinks import positions
+from pixel_middleware.sinks.carrier import Carrier
+from pixel_middleware.sinks.positions import Positions
+from pixel_middleware.sinks.retention import Retention
+from pixel_middleware.sinks.store import Store
+
+EXIT_S = 5.0  # how long an exit waits for the batches under way; nothing depends on it
+HUNG_S = 30.0  # a carrier that has not said for so long that it lives, hangs
+
+_INSERT = (
+    "INSERT INTO events (received_at, type, write_key, message_id, visitor, name, event) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+_Row = tuple[str, str, str, str, str, str, str]
+
+
+class DestinationStats(TypedDict):
+    """How a destination is doing. All are the file's, whichever process is asked, but for `carries`."""
+
+    lag: int
+    """How many events its position is behind the newest."""
+    oldest_age_s: float
+    """How long the oldest event that is still to be delivered has waited."""
+    held: int
+    """Setbacks that are tried again."""
+    dead: int
+    """Dead letters."""
+    given_up: int
+    """Setbacks that were deleted since they took too much room."""
+    sent: int
+    """Events that were delivered."""
+    retried: int
+    """Requests or rounds that failed for now."""
+    last_success_age_s: float | None
+    """How long ago the destination last took something."""
+    last_error: str
+    """What went wrong last; `""` if nothing did."""
+    carries: bool
+    """Whether this process is the one that sends."""
+
+
+class LogStats(TypedDict):
+    """What an event log holds, and how its destinations are doing."""
+
+    events: int
+    bytes: int
+    destinations: dict[str, DestinationStats]
+
+
+class EventLog:
+    """A sink that appends each event to the SQLite file at `path`, from where couriers send it to `destinations`.
+
+    A call returns when the event is committed and flushed; threads share a commit, and any number of processes may
+    share the file. Each destination, by its name, has a position in the log: one dead destination holds back no other.
+    A destination that is seen for the first time starts at the end of the log; `rewind` sends it history too.
+
+    Args:
+        path: the file, on a local disk: not for NFS.
+        destinations: where to send the events, by name.
+        max_bytes: of the file. What every destination has goes when room is needed; an event is refused (503) if
+            nothing may go. `None`: 1 GiB with destinations, and without them only the disk is a bound.
+        keep_days: events older than this go, once they are delivered. `None`: they stay while there is room.
+        batch_size: how many events a destination gets at once, at most.
+        retry_min_s, retry_max_s: the bounds of the wait after a failure; it doubles, with jitter.
+
+    Raises `ConfigurationError`, or `StorageError` if the file cannot be used. Thread-safe, fork-safe.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        destinations: Mapping[str, Destination] | None = None,
+        *,
+        max_bytes: int | None = None,
+        keep_days: float | None = None,
+        batch_size: int = 500,
+        retry_min_s: float = 0.5,
+        retry_max_s: float = 30.0,
+    ) -> None:
+        destinations = _checked_destinations(destinations)
+        if max_bytes is not None:
+            settings.as_number("max_bytes", max_bytes, least=65536)
+        if keep_days is not None and not _is_number(keep_days, 0):
+            raise ConfigurationError.must_be("keep_days", "None or a number of days, 0 or more", keep_days)
+        settings.as_number("batch_size", batch_size, least=1)
+        if not (_is_number(retry_min_s, 0) and _is_number(retry_max_s, 0) and 0 < retry_min_s <= retry_max_s):
+            raise ConfigurationError.must_be(
+                "retry_min_s", f"above 0 and at most retry_max_s, {retry_max_s!r}", retry_min_s
+            )
+        self._store = Store(path, self._on_new_file)
+        self._names = list(destinations)
+        self._retention = Retention(self._store.path, max_bytes, keep_days)
+        self._rows: GroupCommit[list[_Row]] = GroupCommit(_Rows(self._store, self._retention), self._store.path)
+        self._carriers = {
+            name: Carrier(
+                self._store,
+                self._retention,
+                name,
+                destination,
+                batch_size=batch_size,
+                retry_min_s=retry_min_s,
+                retry_max_s=retry_max_s,
+            )
+            for name, destination in destinations.items()
+        }
+        self._open()
+        _live.add(self)
+
+    def __call__(self, event: Event) -> None:
+        """Return once the event is on disk. Raises `StorageError`, or what JSON cannot hold: it is not stored."""
+        self._rows.put([_row(event)])
+        self._wake()
+
+    def put_many(self, events: Iterable[Event]) -> None:
+        """Return once all events are on disk, by one commit. Raises like a call: none is stored."""
+        self._rows.put([_row(event) for event in events])
+        self._wake()
+
+    def start(self) -> None:
+        """Have this process carry, if no other does: `PixelMiddleware` calls it, and so does the first event."""
+        if self._carriers:
+            forks.after_uwsgi_fork(self.start)
+            for carrier in self._carriers.values():
+                carrier.start()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until what the log holds now is delivered to all destinations, or dead; whether it was, in that time."""
+        self.start()
+        deadline = time.monotonic() + timeout_s
+        newest = self._newest()
+        while True:
+            self._wake()
+            if all(self._has_delivered(name, newest) for name in self._carriers):
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+
+    def rewind(self, name: str, since: datetime | str | None = None) -> int:
+        """Send a destination the whole log again, or what it holds since a moment; how many events that are.
+
+        `since` is compared with `receivedAt`: an aware datetime, or such a text. Raises `StorageError` if the file
+        knows no destination of this name.
+        """
+        if isinstance(since, datetime):
+            if since.tzinfo is None:
+                raise ConfigurationError("since", "since must have a time zone; add tzinfo=UTC, or what it is in")
+            since = timestamp(since.astimezone(UTC))
+        count = offload(lambda: positions.rewind(self._store, name, since))
+        self._wake()
+        return count
+
+    def drop(self, name: str) -> None:
+        """Forget a destination: it gets nothing more, and pins nothing. Raises `StorageError` if there is none such."""
+        offload(lambda: positions.drop(self._store, name))
+
+    def read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """The rows of an SQL query of yours, which cannot write. Raises `StorageError`."""
+        return self._store.read(query, *parameters)
+
+    def message_ids(self) -> set[str]:
+        """The messageIds of all events in the file."""
+        return {message_id for (message_id,) in self._store.read("SELECT message_id FROM events")}
+
+    def stats(self) -> LogStats:
+        """What the log holds, and how its destinations are doing. Raises `StorageError`."""
+        return stats(self._store, {name for name, carrier in self._carriers.items() if carrier.carries})
+
+    def close(self, timeout_s: float = EXIT_S) -> None:
+        """Stop carrying after the batches under way, and close the file. Another event opens it again."""
+        deadline = time.monotonic() + timeout_s
+        for carrier in self._carriers.values():
+            carrier.stop(max(0.0, deadline - time.monotonic()))
+        self._store.close()
+
+    def _open(self) -> None:
+        try:
+            self._store.write(self._retention.trim_old if self._retention.may_trim_old() else lambda connection: None)
+            for carrier in self._carriers.values():
+                if carrier.positions.needs_claim():
+                    self._store.write(carrier.positions.claim)
+        finally:
+            self._store.close()
+
+    def _on_new_file(self, connection: sqlite3.Connection) -> None:
+        self._retention.start_over()
+        for name in self._names:
+            Positions(self._store, self._retention, name).claim(connection)
+
+    def _wake(self) -> None:
+        for carrier in self._carriers.values():
+            carrier.start()
+            carrier.wake()
+
+    def _newest(self) -> int:
+        return int(self._store.read("SELECT coalesce(max(id), 0) FROM events")[0][0])
+
+    def _has_delivered(self, name: str, newest: int) -> bool:
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM destinations WHERE name = ? AND position < ?) "
+            "OR EXISTS (SELECT 1 FROM setbacks WHERE destination = ? AND state = 'held' AND id <= ?)"
+        )
+        return not self._store.read(query, name, newest, name, newest)[0][0]
+
+
+class _Rows:
+    """The table of events, as a group commit writes it: a record is a list of rows, stored all or none."""
+
+    def __init__(self, store: Store, retention: Retention) -> None:
+        self._store = store
+        self._retention = retention
+        self.take_turn = store.take_turn
+        self.end_turn = store.end_turn
+
+    def commit(self, take: Callable[[], list[Ticket[list[_Row]]]]) -> None:
+        def insert(connection: sqlite3.Connection) -> None:
+            tickets = take()
+            rows = [row for ticket in tickets for row in ticket.record]
+            connection.executemany(_INSERT, rows)
+            self._retention.make_room(connection, sum(len(row[6]) + 200 for row in rows))
+
+        self._store.transact(insert, durable=True)
+
+
+def stats(store: Store, carried: Iterable[str] = ()) -> LogStats:
+    """What the file of `store` holds; `carried` are the destinations that this process carries to."""
+    newest, events = store.read("SELECT coalesce(max(id), 0), coalesce(max(id) - min(id) + 1, 0) FROM events")[0]
+    ((total, free, size),) = store.read(
+        "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+    )
+    columns = (
+        "name, position, carrier, beat_at, sent, retried, given_up, last_success_at, last_error, "
+        "(SELECT count(*) FROM setbacks WHERE destination = name AND state = 'held'), "
+        "(SELECT count(*) FROM setbacks WHERE destination = name AND state = 'dead'), "
+        "(SELECT received_at FROM events WHERE id = (SELECT min(id) FROM events WHERE id > position)), "
+        "(SELECT received_at FROM events WHERE id = "
+        "(SELECT min(id) FROM setbacks WHERE destination = name AND state = 'held'))"
+    )
+    return LogStats(
+        events=events,
+        bytes=(total - free) * size,
+        destinations={
+            row[0]: _stats_of(newest, row[0] in carried, *row[1:])
+            for row in store.read(f"SELECT {columns} FROM destinations ORDER BY name")
+        },
+    )
+
+
+def _stats_of(
+    newest: int,
+    carries: bool,
+    position: int,
+    carrier: int,
+    beat_at: float,
+    sent: int,
+    retried: int,
+    given_up: int,
+    last_success_at: float | None,
+    last_error: str,
+    held: int,
+    dead: int,
+    *oldest: str | None,
+) -> DestinationStats:
+    now = time.time()
+    lag = max(0, newest - position)
+    if lag and carrier and now - beat_at > HUNG_S:
+        last_error = f"process {carrier} carries, and has said nothing for {now - beat_at:.0f} s: it hangs, or is gone"
+    return DestinationStats(
+        lag=lag,
+        oldest_age_s=max((_age_s(each, now) for each in oldest if each is not None), default=0.0),
+        held=held,
+        dead=dead,
+        given_up=given_up,
+        sent=sent,
+        retried=retried,
+        last_success_age_s=None if last_success_at is None else max(0.0, now - last_success_at),
+        last_error=last_error,
+        carries=carries,
+    )
+
+
+def _age_s(received_at: str, now: float) -> float:
+    try:
+        return max(0.0, now - datetime.fromisoformat(received_at).replace(tzinfo=UTC).timestamp())
+    except ValueError:  # another program's idea of a moment
+        return 0.0
+
+
+def _row(event: Event) -> _Row:
+    """The columns of an event. Raises `TypeError` or `ValueError` for what cannot be stored."""
+    fields: Mapping[str, Any] = event
+    visitor = fields.get("anonymousId") or fields.get("userId") or ""
+    name = fields.get("event" if fields["type"] == "track" else "name") or ""
+    columns = (fields["receivedAt"], fields["type"], fields["writeKey"], fields["messageId"], visitor, name)
+    for column in columns:
+        if not isinstance(column, str):
+            raise TypeError("receivedAt, type, writeKey, messageId, the ids and the name of an event must be text")
+    row = (*columns, to_json(event))
+    "".join(row).encode()  # raises for half of a surrogate pair, before it fails the commit that others share
+    return row
+
+
+def _checked_destinations(given: Any) -> dict[str, Destination]:
+    if not isinstance(given, Mapping | None):
+        raise ConfigurationError.must_be(
+            "destinations", 'a mapping of names to destinations, like {"lake": Kafka(...)}', given
+        )
+    for name, destination in (given or {}).items():
+        if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= 100:
+            raise ConfigurationError.must_be("a destination's name", "text of 1 to 100 printable characters", name)
+        if not isinstance(destination, Destination):
+            raise ConfigurationError.must_be(
+                "destinations", f"of the class Destination, {name!r} too", type(destination).__name__
+            )
+    return dict(given or {})
+
+
+def _is_number(given: Any, least: float) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool) and least <= given < float("inf")
+
+
+_live: "weakref.WeakSet[EventLog]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for log in list(_live):
+        log.close()

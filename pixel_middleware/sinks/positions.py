@@ -1,0 +1,220 @@
+"""How far each destination of an event log has come, in the log's file: positions, setbacks and lanes.
+
+A destination's position is an id: all events up to it are delivered, or are its setbacks. Transactions and reads alone;
+what becomes of events is decided in `courier`.
+"""
+
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pixel_middleware.destinations.base import Record
+from pixel_middleware.errors import StorageError
+from pixel_middleware.sinks.retention import UNCLAIMED_S, Retention
+from pixel_middleware.sinks.store import Store
+
+COLUMNS = "id, received_at, type, write_key, message_id, visitor, name, event"
+
+MOST_LANES = 10_000  # rows a destination
+LATEST_HOLD_S = 3600.0  # a hold that ends later than this was made before the clock was set back
+
+_E = ", ".join(f"e.{column}" for column in COLUMNS.split(", "))
+_HELD = f"SELECT {_E} FROM setbacks s JOIN events e ON e.id = s.id WHERE s.destination = ? AND s.state = 'held'"
+
+Statement = tuple[str, tuple[Any, ...]]
+
+
+@dataclass
+class Lane:
+    """What is known of one lane of a destination."""
+
+    accepted: bool = False
+    """Whether an event of it was ever taken."""
+    retry_at: float = 0.0
+    """When it is tried next, if it is on hold (Unix time)."""
+    hold_s: float = 0.0
+    """How long the hold is, or the one before it; 0: it is not on hold."""
+    reason: str = ""
+
+
+class Positions:
+    """The rows of one destination in the file of `store`. Every method raises `StorageError`."""
+
+    def __init__(self, store: Store, retention: Retention, name: str) -> None:
+        self._store = store
+        self._retention = retention
+        self._name = name
+
+    def claim(self, connection: sqlite3.Connection) -> None:
+        """See that the destination has a row: a new one starts at the end of the log."""
+        row = connection.execute("SELECT claimed_at FROM destinations WHERE name = ?", (self._name,)).fetchone()
+        if row is None:
+            insert = "INSERT INTO destinations (name, position, claimed_at) VALUES (?, ?, ?)"
+            connection.execute(insert, (self._name, _newest(connection), time.time()))
+        elif not 0 <= time.time() - row[0] < UNCLAIMED_S / 100:
+            update = "UPDATE destinations SET claimed_at = ? WHERE name = ?"
+            connection.execute(update, (time.time(), self._name))
+
+    def needs_claim(self) -> bool:
+        """Whether `claim` would write: a restart on a full disk must work."""
+        rows = self._store.read("SELECT claimed_at FROM destinations WHERE name = ?", self._name)
+        return not rows or not 0 <= time.time() - rows[0][0] < UNCLAIMED_S / 100
+
+    def position_and_epoch(self) -> tuple[int, int] | None:
+        """Where the destination is, and what changes when somebody else moves it; `None` if it was dropped."""
+        rows = self._store.read("SELECT position, epoch FROM destinations WHERE name = ?", self._name)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def lanes(self) -> dict[str, Lane]:
+        """All lanes that matter: accepted once, or on hold."""
+        query = "SELECT lane, accepted, retry_at, hold_s, reason FROM lanes WHERE destination = ?"
+        return {
+            lane: Lane(bool(accepted), retry_at, hold_s, reason)
+            for lane, accepted, retry_at, hold_s, reason in self._store.read(query, self._name)
+        }
+
+    def head(self, after: int, limit: int) -> list[Record]:
+        """The oldest events behind the position `after`, in order."""
+        return self._records(f"SELECT {COLUMNS} FROM events WHERE id > ? ORDER BY id LIMIT ?", after, limit)
+
+    def newest(self, after: int, limit: int) -> list[Record]:
+        """The newest events, newest first, of those behind the position `after`."""
+        return self._records(f"SELECT {COLUMNS} FROM events WHERE id > ? ORDER BY id DESC LIMIT ?", after, limit)
+
+    def held_in(self, lane: str, limit: int) -> list[Record]:
+        """The oldest events that wait for this lane, in order."""
+        query = f"{_HELD} AND s.attempts = 0 AND s.lane = ? ORDER BY s.id LIMIT ?"
+        return self._records(query, self._name, lane, limit)
+
+    def longest_held_in(self, lane: str, limit: int) -> list[Record]:
+        """The events that wait for this lane and were not tried for the longest time."""
+        which = (
+            "SELECT id FROM setbacks WHERE destination = ? AND state = 'held' AND lane = ? AND attempts = 0 "
+            "ORDER BY retry_at, id LIMIT ?"
+        )
+        return self._records(f"SELECT {COLUMNS} FROM events WHERE id IN ({which}) ORDER BY id", self._name, lane, limit)
+
+    def suspects(self, due_at: float, limit: int) -> list[tuple[Record, str, int]]:
+        """Events that failed alone and are to be tried again by `due_at`, each with its lane and its failures."""
+        query = (
+            f"SELECT s.lane, s.attempts, {_E} FROM setbacks s JOIN events e ON e.id = s.id WHERE s.destination = ? "
+            "AND s.state = 'held' AND s.attempts > 0 AND (s.retry_at <= ? OR s.retry_at > ?) ORDER BY s.retry_at "
+            "LIMIT ?"
+        )
+        rows = self._store.read(query, self._name, due_at, due_at + LATEST_HOLD_S, limit)
+        return [(Record(*row[2:]), row[0], row[1]) for row in rows]
+
+    def file(self) -> object:
+        """Which file it is that the rows are in; another one if it was replaced."""
+        return self._store.identity_at_path()
+
+    def next_suspect_at(self) -> float | None:
+        """When the next of them is due."""
+        query = "SELECT min(retry_at) FROM setbacks WHERE destination = ? AND state = 'held' AND attempts > 0"
+        due: float | None = self._store.read(query, self._name)[0][0]
+        return due
+
+    def save(self, position: int, epoch: int, sums: dict[str, Any], statements: list[Statement]) -> bool:
+        """Write all at once; `False`, and nothing, if somebody else has moved the position meanwhile."""
+
+        def write(connection: sqlite3.Connection) -> bool:
+            row = {"position": position, "epoch": epoch, "name": self._name} | sums
+            if connection.execute(_SAVE, row).rowcount == 0:
+                return False
+            for statement, parameters in statements:
+                connection.execute(statement, parameters)
+            if statements:
+                self._retention.give_up(connection, self._name)
+            self._retention.trim_ahead(connection)
+            return True
+
+        return self._store.write(write)
+
+    # Statements for `save`.
+
+    def set_back(self, record: Record, lane: str, state: str, reason: str, attempts: int, retry_at: float) -> Statement:
+        """An event becomes a setback, or is one in another way now."""
+        values = (self._name, record.id, lane, state, reason, attempts, retry_at, len(record.text) + 200)
+        return "INSERT OR REPLACE INTO setbacks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values
+
+    def resolve(self, record: Record) -> Statement:
+        """An event is a setback no more: it is delivered."""
+        return "DELETE FROM setbacks WHERE destination = ? AND id = ?", (self._name, record.id)
+
+    def set_lane(self, name: str, lane: Lane) -> Statement:
+        """What is known of a lane."""
+        values = (self._name, name, lane.accepted, lane.retry_at, lane.hold_s, lane.reason)
+        return "INSERT OR REPLACE INTO lanes VALUES (?, ?, ?, ?, ?, ?)", values
+
+    def forget_lane(self, name: str) -> Statement:
+        """A lane that matters no more."""
+        return "DELETE FROM lanes WHERE destination = ? AND lane = ?", (self._name, name)
+
+    def move_held(self, lane: str, to: str) -> Statement:
+        """The events that wait for one lane wait for another."""
+        update = "UPDATE setbacks SET lane = ? WHERE destination = ? AND state = 'held' AND lane = ?"
+        return update, (to, self._name, lane)
+
+    def _records(self, query: str, *parameters: object) -> list[Record]:
+        return [Record(*row) for row in self._store.read(query, *parameters)]
+
+
+_SAVE = """
+    UPDATE destinations SET
+        position = :position,
+        carrier = :carrier,
+        beat_at = :beat_at,
+        claimed_at = :beat_at,
+        sent = sent + :sent,
+        retried = retried + :retried,
+        last_success_at = coalesce(:last_success_at, last_success_at),
+        last_error = coalesce(:last_error, last_error),
+        last_error_at = coalesce(:last_error_at, last_error_at)
+    WHERE name = :name AND epoch = :epoch
+"""
+
+
+def rewind(store: Store, name: str, since: str | None) -> int:
+    """Send a destination the log again, from its start or from `since` (a `receivedAt`); how many events that are.
+
+    Its setbacks behind that are forgotten, since they are sent again too. Raises `StorageError` if there is none such.
+    """
+
+    def move(connection: sqlite3.Connection) -> int:
+        first = connection.execute("SELECT min(id) FROM events WHERE ? IS NULL OR received_at >= ?", (since, since))
+        position = _newest(connection) if (oldest := first.fetchone()[0]) is None else oldest - 1
+        update = "UPDATE destinations SET position = ?, epoch = epoch + 1 WHERE name = ?"
+        _require(connection.execute(update, (position, name)), store, name)
+        connection.execute("DELETE FROM setbacks WHERE destination = ? AND id > ?", (name, position))
+        ((count,),) = connection.execute("SELECT count(*) FROM events WHERE id > ?", (position,))
+        return int(count)
+
+    return store.write(move, durable=True)
+
+
+def drop(store: Store, name: str) -> None:
+    """Forget a destination: it gets nothing more, and what it lacks pins the log no longer. Raises as `rewind`."""
+
+    def forget(connection: sqlite3.Connection) -> None:
+        _require(connection.execute("DELETE FROM destinations WHERE name = ?", (name,)), store, name)
+        for table in ("setbacks", "lanes"):
+            connection.execute(f"DELETE FROM {table} WHERE destination = ?", (name,))
+
+    store.write(forget, durable=True)
+
+
+def names(store: Store) -> list[str]:
+    """The destinations that the file knows."""
+    return [name for (name,) in store.read("SELECT name FROM destinations ORDER BY name")]
+
+
+def _require(changed: sqlite3.Cursor, store: Store, name: str) -> None:
+    if changed.rowcount == 0:
+        known = ", ".join(row[0] for row in changed.connection.execute("SELECT name FROM destinations ORDER BY name"))
+        raise StorageError(f"{store.path} has no destination {name!r}; it has {known or 'none'}")
+
+
+def _newest(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return 0 if row is None else int(row[0])

@@ -1,0 +1,270 @@
+"""The SQLite file of an event log, which threads, processes and forks use in turns.
+
+Nothing here or elsewhere may open the file by hand: closing any descriptor of it drops all locks that SQLite holds for
+this process, and then another process may take the log that is still to be written back for nobody's (measured: 2,704
+acknowledged events lost).
+"""
+
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from pixel_middleware.errors import StorageError
+from pixel_middleware.runtime import forks
+from pixel_middleware.runtime.group_commit import WAIT_S, Busy
+from pixel_middleware.runtime.lock_file import LockFile
+from pixel_middleware.runtime.threads import native_lock
+from pixel_middleware.sinks import schema
+
+T = TypeVar("T")
+
+_BUSY_S = 0.25  # how long SQLite asks for a file that another program has locked, before we look who still waits
+_WAL_BYTES = 16 << 20  # what the write-ahead log is cut to after it had to grow
+
+_creating = native_lock()  # a file is made by hand: no connection to it may be opened here before that is closed
+
+
+class Store(forks.ForkAware):
+    """The file at `path`: transactions one at a time, and reads that never wait for them.
+
+    The connections are closed before a fork, and opened again by the next use. `on_new_file(connection)` is called
+    in the transaction that makes the tables. All methods raise `StorageError`. Thread-safe. Not for NFS.
+    """
+
+    _writer: sqlite3.Connection | None = None
+    _reader: sqlite3.Connection | None = None
+    _reader_identity: tuple[int, int] | None = None
+
+    def __init__(self, path: str | os.PathLike[str], on_new_file: Callable[[sqlite3.Connection], object]) -> None:
+        self.path = os.fspath(path)
+        self.identity: tuple[int, int] | None = None
+        """Device and inode of the file that the writer has open, or had last."""
+        self._on_new_file = on_new_file
+        self._is_durable = True
+        self._renew_locks()
+        self._refuse_foreign_file()
+        self._lock_file = LockFile.at(self.path + "-lock")
+        forks.watch(self)
+
+    # The turn: among this process's threads, and among processes.
+
+    def take_turn(self, wait: bool) -> bool:
+        """Take the turn to write; whether it was had. Without `wait`, only if at once."""
+        return self._lock_file.take_turn(wait)
+
+    def end_turn(self) -> None:
+        """Let the next one have its turn."""
+        self._lock_file.end_turn()
+
+    def claim(self, name: str, owner: object) -> bool:
+        """Whether `owner` is, or becomes now, the one among all processes to do what `name` says."""
+        return self._lock_file.claim(_byte_of(name), owner)
+
+    def release(self, name: str, owner: object) -> None:
+        """End a claim."""
+        self._lock_file.release(_byte_of(name), owner)
+
+    def transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
+        """The result of `work(connection)`, committed; on disk, if `durable`. For who has the turn.
+
+        Raises `Busy`, before `work` is called, if another program has locked the file; else what `work` raises, and
+        `sqlite3.Error`, with nothing stored.
+        """
+        forks.notice(self)
+        with self._writing:
+            connection = self._opened()
+            if durable != self._is_durable:
+                # NORMAL leaves the flush to the next durable commit: a power cut may undo it, a crash of ours not.
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._is_durable = durable
+            _begin(connection)
+            try:
+                result = work(connection)
+                if self.identity_at_path() != self.identity:
+                    raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    with suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                if self.identity_at_path() != self.identity:
+                    self._close_writer()
+                raise
+            return result
+
+    def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """Take a turn for `transact`: `work` may be called only once."""
+        deadline = time.monotonic() + WAIT_S
+        try:
+            while True:
+                self.take_turn(wait=True)
+                try:
+                    return self.transact(work, durable=durable)
+                except Busy as busy:
+                    if time.monotonic() > deadline:
+                        raise StorageError(f"cannot use {self.path}: {busy}") from busy
+                finally:
+                    self.end_turn()
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"cannot use {self.path}: {error}") from error
+
+    def read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """The rows of a query, of what is committed."""
+        forks.notice(self)
+        try:
+            with self._reading:
+                return self._opened_for_reading().execute(query, parameters).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"cannot read {self.path}: {error}") from error
+
+    def change_mark(self) -> tuple[int, ...]:
+        """Differs from an earlier one if another process may have written since. Costs two calls of the system."""
+        marks: list[int] = []
+        for path in (self.path, self.path + "-wal"):
+            with suppress(OSError):
+                status = os.stat(path)
+                marks += [status.st_ino, status.st_size, status.st_mtime_ns]
+        return tuple(marks)
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        forks.notice(self)
+        with self._writing:
+            self._close_writer()
+        with self._reading:
+            self._close_reader()
+
+    def __del__(self) -> None:
+        # A bare connection would warn that it was never closed.
+        self._close_writer()
+        self._close_reader()
+
+    def _refuse_foreign_file(self) -> None:
+        """Look before anything is made beside it. Raises `StorageError` for a file that is no log of ours."""
+        if not os.path.exists(self.path):
+            return
+        try:
+            connection = self._connect()
+            try:
+                schema.version_of(connection)
+            finally:
+                connection.close()
+        except (sqlite3.Error, StorageError) as error:
+            raise StorageError(f"cannot use {self.path}: {error}") from error
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._writer is not None and self.identity_at_path() != self.identity:
+            self._close_writer()
+            raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
+        if self._writer is None:
+            self._writer = self._connect_to_write()
+        return self._writer
+
+    def _connect_to_write(self) -> sqlite3.Connection:
+        with _creating, suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        identity = self.identity_at_path()
+        connection = self._connect()
+        try:
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+            connection.execute("PRAGMA synchronous = FULL")  # NORMAL loses commits at a power cut
+            version = schema.version_of(connection)
+            if version < schema.VERSION:
+                _begin(connection)
+                version = schema.version_of(connection)  # another process may have been first
+                schema.upgrade(connection, version)
+                if version == 0:
+                    self._on_new_file(connection)
+                connection.execute("COMMIT")
+            connection.execute("PRAGMA journal_mode = WAL")
+            self.identity, self._is_durable = identity, True
+        except sqlite3.OperationalError as error:
+            connection.close()
+            raise _busy_or(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _opened_for_reading(self) -> sqlite3.Connection:
+        if self._reader is not None and self.identity_at_path() != self._reader_identity:
+            self._close_reader()
+        if self._reader is None:
+            self._reader_identity = self.identity_at_path()
+            self._reader = self._connect()
+            self._reader.execute("PRAGMA query_only = ON")
+        return self._reader
+
+    def _connect(self) -> sqlite3.Connection:
+        with _creating:  # see above
+            # Threads use it in turns, so SQLite's check for one thread only is off.
+            return sqlite3.connect(
+                f"file:{quote(self.path)}?mode=rw",
+                uri=True,
+                timeout=_BUSY_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+
+    def identity_at_path(self) -> tuple[int, int] | None:
+        """Device and inode of the file that is at the path now, if any."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _close_writer(self) -> None:
+        connection, self._writer = self._writer, None
+        if connection is not None:
+            connection.close()
+
+    def _close_reader(self) -> None:
+        connection, self._reader = self._reader, None
+        if connection is not None:
+            connection.close()
+
+    def _renew_locks(self) -> None:
+        self._writing = native_lock()  # never held while waiting for a turn, so that a fork waits for a commit at most
+        self._reading = native_lock()
+
+    def before_fork(self) -> None:
+        """SQLite's connections do not survive a fork, nor does what it knows of their locks."""
+        self._writing.acquire()
+        self._reading.acquire()
+        self._close_writer()
+        self._close_reader()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the next use opens the file again."""
+        self._reading.release()
+        self._writing.release()
+
+    def after_fork_in_child(self) -> None:
+        """Whatever a fork without hooks left open is the parent's: it must not be closed here."""
+        _abandoned.extend(each for each in (self._writer, self._reader) if each is not None)
+        self._writer = self._reader = None
+        self._renew_locks()
+
+
+_abandoned: list[object] = []
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        raise _busy_or(error) from error
+
+
+def _busy_or(error: sqlite3.OperationalError) -> Exception:
+    return Busy(str(error)) if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else error
+
+
+def _byte_of(name: str) -> int:
+    return 1 + zlib.crc32(name.encode())
