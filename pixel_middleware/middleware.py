@@ -23,7 +23,7 @@ class PixelMiddleware:
 
     Args:
         app: the WSGI app to wrap.
-        sink: takes one event; see `Sink`.
+        sink: takes one event; see `Sink`. Its `start()` is called once, if it has one.
         prefix: where the pixels are: `<prefix>/page` and `<prefix>/track`, also with `.gif`.
         response: what an accepted or refused pixel is answered with: `"text"`, `"gif"`, or
             `"auto"`, which asks the path and the request's headers whether an image is shown.
@@ -69,6 +69,9 @@ class PixelMiddleware:
             max_depth=max_depth,
         )
         self._below = self._endpoint.below
+        start = getattr(sink, "start", None)
+        if callable(start):
+            start()  # an event log sends what waits in it without waiting for an event
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI entry point."""

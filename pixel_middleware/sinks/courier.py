@@ -247,6 +247,10 @@ class Courier:
 
     def _send(self, records: list[Record]) -> _Failure | None:
         """One request; what it did not deliver, if anything."""
+        if self._has_control:  # which has delivered one of them, maybe
+            records = [record for record in records if record.id not in self._settled or record.id in self._waiting]
+            if not records:
+                return None
         try:
             end = self._destination.begin(records)
         except BaseException as error:
@@ -392,7 +396,7 @@ class Courier:
 
     def _control(self, beside: Record) -> bool:
         """Whether the destination takes the newest event: then one that failed alone may be at fault."""
-        for record in self._positions.newest(self._position, 20):
+        for record in self._positions.newest(self._position, 20 + len(self._settled)):
             if record.id in self._settled or record.id == beside.id:
                 continue
             lane = next(iter(self._by_lane([record])), None)
@@ -429,12 +433,6 @@ class Courier:
             else:
                 self._fail_alone(rest[0], lane, error)
                 rest, bad = rest[1:], 1  # the next one alone: what is at fault comes in runs
-            rest = self._but_settled(rest)
-            bad = min(bad, len(rest))
-
-    def _but_settled(self, records: list[Record]) -> list[Record]:
-        """Without the one that a control delivered."""
-        return [record for record in records if record.id not in self._settled or record.id in self._waiting]
 
     def _fail_alone(self, record: Record, lane: str, error: BaseException) -> None:
         """One record failed alone, after others got through. Raises `_Down` if it seems to be everybody's trouble."""
@@ -581,7 +579,10 @@ class Courier:
         while waiting := self._but_resolved(self._positions.held_in(name, limit + len(self._resolved))):
             self._waiting = {record.id for record in waiting}
             try:
-                self._deliver_lane(name, waiting)
+                if limit == 1:
+                    self._ask_lane(name, waiting[0])
+                else:
+                    self._deliver_lane(name, waiting)
             except _Down:
                 self._push(name, state)
                 raise
@@ -596,7 +597,7 @@ class Courier:
                 state.retry_at = time.time()
                 self._push(name, state)
                 return
-            limit = self._batch_size
+            limit = self._batch_size if state.accepted else 1
         if not self._resolved:
             state.hold_s = state.retry_at = 0.0
             state.reason = ""
@@ -605,6 +606,17 @@ class Courier:
             else:
                 del self._lanes[name]
                 self._unsaved.append(self._positions.forget_lane(name))
+
+    def _ask_lane(self, name: str, record: Record) -> None:
+        failure = self._send([record])
+        if failure is None:
+            self._accept(name)
+        elif isinstance(failure.error, Rejected):
+            self._bury(record, name, _text(failure.error))
+        else:
+            if not isinstance(failure.error, RetryLater):  # it may be at fault: the next to be asked is another one
+                self._suspect_first(record, name, failure.error)
+            self._hold(name, [], failure.error)
 
     def _retry_others(self) -> None:
         """Try some events of the lanes that are too many to be told apart, those first that waited longest."""

@@ -1,0 +1,675 @@
+"""One round of a courier after the other, by hand, without a thread: what is accepted always leaves, in order."""
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from pixel_middleware import Rejected, RetryLater
+from pixel_middleware.destinations import Destination
+from pixel_middleware.sinks import EventLog, courier
+from pixel_middleware.sinks.courier import Courier
+from pixel_middleware.sinks.positions import Positions
+from pixel_middleware.sinks.retention import Retention
+
+
+class Recorder(Destination):
+    """Keeps what it delivered, and raises what its `trouble(events)` returns."""
+
+    def __init__(self, trouble=lambda events: None):
+        self.trouble = trouble
+        self.requests = []
+        self.batches = []
+        self.buried = []
+
+    def send(self, events):
+        self.requests.append([event["event"] for event in events])
+        error = self.trouble(events)
+        if error is not None:
+            raise error
+        self.batches.append([event["event"] for event in events])
+
+    def bury(self, record, reason):
+        self.buried.append((record.name, reason))
+
+    @property
+    def sent(self):
+        return [name for batch in self.batches for name in batch]
+
+
+class ByKey(Recorder):
+    def lane(self, event):
+        return event["writeKey"]
+
+
+class Rig:
+    """A log with one destination, whose courier is worked by hand."""
+
+    def __init__(self, path, destination, **options):
+        self.path = path
+        self.log = EventLog(path, max_bytes=options.pop("max_bytes", None))
+        store = self.log._store
+        self.positions = Positions(store, Retention(store.path, self.log._retention._max_bytes, None), "it")
+        store.write(self.positions.claim)
+        self.destination = destination
+        self.options = {"batch_size": 500, "retry_min_s": 0.5, "retry_max_s": 30} | options
+        self.restart()
+
+    def restart(self):
+        """As after a kill: memory is gone."""
+        self.courier = Courier("it", self.destination, self.positions, **self.options)
+
+    def put(self, *events):
+        self.log.put_many(events)
+
+    def rounds(self, most=50):
+        """Work until nothing is left to do at once; pauses are skipped, holds stay."""
+        for _ in range(most):
+            self.courier._not_before = 0.0
+            pause = self.courier.round()
+            if pause is None or pause > courier.LINGER_S:
+                break
+
+    def end_holds(self):
+        """As if an hour had passed."""
+        with closing(sqlite3.connect(self.path)) as other, other:
+            other.execute("UPDATE lanes SET retry_at = 0")
+            other.execute("UPDATE setbacks SET retry_at = 0")
+            other.execute("UPDATE destinations SET epoch = epoch + 1")
+        self.courier._credit_s = 1.0
+
+    @property
+    def stats(self):
+        return self.log.stats()["destinations"]["it"]
+
+    def counts(self, *names):
+        return tuple(self.stats[name] for name in names)
+
+    def rows(self, query, *parameters):
+        return self.log.read(query, *parameters)
+
+
+@pytest.fixture
+def make_rig(tmp_path):
+    rigs = []
+
+    def make(destination, **options):
+        rigs.append(Rig(tmp_path / f"log{len(rigs)}.db", destination, **options))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.log.close()
+
+
+@pytest.fixture
+def make_events(make_event):
+    return lambda *names, key="k": [make_event(str(name), key) for name in names]
+
+
+def failing_for(error, *names):
+    """Trouble, with any request that has one of these events."""
+    return lambda events: error if any(event["event"] in names for event in events) else None
+
+
+# All is well
+
+
+def test_batches_go_out_in_order_and_the_position_follows(make_rig, make_events):
+    rig = make_rig(Recorder(), batch_size=2)
+    rig.put(*make_events("a", "b", "c"))
+    assert [rig.courier.round() for _ in range(3)] == [0.0, courier.LINGER_S, None]
+    assert rig.destination.batches == [["a", "b"], ["c"]]
+    assert rig.counts("lag", "held", "dead", "sent", "retried", "last_error") == (0, 0, 0, 3, 0, "")
+    assert rig.rows("SELECT count(*) FROM events") == [(3,)]
+
+
+def test_a_restart_goes_on_where_it_was(make_rig, make_events):
+    rig = make_rig(Recorder())
+    rig.put(*make_events("a"))
+    rig.rounds()
+    rig.restart()
+    rig.put(*make_events("b"))
+    rig.rounds()
+    assert rig.destination.sent == ["a", "b"]
+
+
+def test_a_destination_gets_plain_events_and_may_slice_them(make_rig, make_event):
+    seen = []
+
+    class Slicing(Destination):
+        def send(self, events):
+            seen.append((len(events), list(events[1:]), events[0]))
+
+    rig = make_rig(Slicing())
+    events = [make_event(name) for name in "ab"]
+    rig.put(*events)
+    rig.rounds()
+    assert seen == [(2, events[1:], events[0])]
+
+
+# Down for a while
+
+
+def test_what_a_destination_cannot_take_now_is_kept(make_rig, make_events, caplog):
+    rig = make_rig(Recorder(lambda events: RetryLater("down")))
+    rig.put(*make_events("a"))
+    assert rig.courier.round() == 0.5
+    rig.rounds(20)
+    assert rig.counts("lag", "held", "dead", "sent") == (1, 0, 0, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "destination it: nothing can be delivered, and the events are kept: down"
+    ]
+    rig.destination.trouble = lambda events: None
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["lag"]) == (["a"], 0)
+
+
+@pytest.mark.parametrize("error", [RetryLater("HTTP 503"), RuntimeError("HTTP 500"), SystemExit(), KeyError("x")])
+def test_an_outage_of_any_kind_and_length_buries_nothing(make_rig, make_events, error):
+    rig = make_rig(Recorder(lambda events: error), batch_size=10)
+    rig.put(*make_events(*range(30)))
+    for _ in range(40):
+        rig.rounds(1)
+        rig.end_holds()
+    assert rig.counts("lag", "held", "dead") == (30, 0, 0)
+    requests = len(rig.destination.requests)
+    rig.rounds(10)
+    assert len(rig.destination.requests) - requests <= 20, "at most two small requests a round while it is down"
+    rig.destination.trouble = lambda events: None
+    rig.rounds()
+    assert sorted(rig.destination.sent, key=int) == [str(number) for number in range(30)]
+
+
+def test_a_pause_grows_to_its_bound_with_jitter(make_rig, make_events):
+    rig = make_rig(Recorder(lambda events: RetryLater("down")), retry_min_s=0.5, retry_max_s=4)
+    rig.put(*make_events("a"))
+    pauses = []
+    for _ in range(20):
+        rig.courier._not_before = 0.0
+        pauses.append(rig.courier.round())
+    assert (pauses[0], max(pauses) <= 4, min(pauses) >= 0.5, len(set(pauses)) > 3) == (0.5, True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("after", "pause"),
+    [(7, 7), (9999999999999, 10), (86400, 10), (-5, 0), (float("nan"), 0.5), ("soon", 0.5), (True, 0.5), ([], 0.5)],
+)
+def test_a_destination_says_itself_when_to_come_back_and_an_hour_is_the_most(make_rig, make_events, after, pause):
+    rig = make_rig(Recorder(lambda events: RetryLater(after=after)))
+    rig.put(*make_events("a"))
+    assert rig.courier.round() == pause
+    assert rig.courier._not_before - time.monotonic() <= 3600
+
+
+def test_an_error_with_any_attribute_after_is_survived(make_rig, make_events):
+    error = OSError("reset")
+    error.after = "soon"
+    rig = make_rig(Recorder(lambda events: error))
+    rig.put(*make_events("a"))
+    assert rig.courier.round() == 0.5
+
+
+# Poison
+
+
+def test_one_poison_event_is_found_and_buried_with_its_reason(make_rig, make_events):
+    rig = make_rig(Recorder(failing_for(Rejected("HTTP 400: not like this"), "poison")))
+    rig.put(*make_events("a", "b", "poison", "c", "d", "e", "f"))
+    rig.rounds()
+    assert rig.destination.sent == ["a", "b", "c", "d", "e", "f"]
+    assert rig.rows("SELECT id, state, reason FROM setbacks") == [(3, "dead", "HTTP 400: not like this")]
+    assert rig.counts("lag", "dead", "sent") == (0, 1, 6)
+    assert rig.destination.buried == [("poison", "HTTP 400: not like this")]
+
+
+@pytest.mark.parametrize("place", [0, 1, 250, 333, 498, 499])
+def test_a_poison_event_costs_at_most_13_requests(make_rig, make_events, place):
+    rig = make_rig(Recorder(failing_for(Rejected("HTTP 400"), "poison")))
+    names = [str(number) for number in range(500)]
+    names[place] = "poison"
+    rig.put(*make_events(*names))
+    rig.rounds()
+    assert len(rig.destination.requests) <= 13 + 1
+    assert rig.destination.sent == [name for name in names if name != "poison"]
+
+
+def test_named_events_are_buried_and_the_others_count_as_delivered(make_rig, make_events):
+    def trouble(events):
+        poison = [event for event in events if event["event"].startswith("poison")]
+        return Rejected("too large", events=poison) if poison else None
+
+    rig = make_rig(Recorder(trouble))
+    rig.put(*make_events("a", "poison 1", "b", "poison 2"))
+    rig.rounds()
+    assert rig.counts("lag", "sent", "dead") == (0, 2, 2)
+    assert len(rig.destination.requests) == 1
+
+
+def test_named_copies_that_are_equal_lose_nothing(make_rig, make_events):
+    rig = make_rig(Recorder(lambda events: Rejected("no", events=[json.loads(json.dumps(events[1]))])))
+    a, b, c = make_events("a", "b", "c")
+    rig.put(a, b, dict(b), c)
+    rig.rounds()
+    assert rig.counts("lag", "sent", "dead") == (0, 2, 2)
+
+
+def test_names_that_mean_nothing_are_no_names(make_rig, make_events):
+    rig = make_rig(Recorder(failing_for(Rejected("no", events=[{"messageId": "?"}, 7, None]), "poison")))
+    rig.put(*make_events("a", "poison", "b"))
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["dead"]) == (["a", "b"], 1)
+    rig.destination.trouble = failing_for(Rejected("no", events=7), "poison 2")
+    rig.put(*make_events("c", "poison 2", "d"))
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["dead"]) == (["a", "b", "c", "d"], 2)
+
+
+@pytest.mark.parametrize("status", [403, 406, 415, 422, 431, 500])
+def test_poison_with_any_status_does_not_stop_those_behind_it(make_rig, make_events, status):
+    rig = make_rig(Recorder(failing_for(RuntimeError(f"HTTP {status}"), "poison")))
+    rig.put(*make_events("poison"))
+    rig.rounds(3)
+    rig.put(*make_events(*range(50)))
+    rig.rounds(1)
+    rig.rounds()
+    assert sorted(rig.destination.sent, key=int) == [str(number) for number in range(50)]
+    assert rig.counts("lag", "held", "dead") == (0, 1, 0)
+
+
+def test_poison_that_looks_like_an_outage_is_isolated_after_some_rounds(make_rig, make_events):
+    rig = make_rig(Recorder(failing_for(RetryLater("HTTP 503"), "poison")))
+    rig.put(*make_events("a", "poison", *range(50)))
+    for _ in range(courier.PATIENT_ROUNDS):
+        rig.rounds(1)
+    assert rig.destination.sent == []
+    rig.rounds()
+    assert rig.counts("lag", "held", "dead", "sent") == (0, 1, 0, 51)
+
+
+def test_an_event_that_alone_fails_8_times_beside_others_that_get_through_is_a_dead_letter(make_rig, make_events):
+    rig = make_rig(Recorder(failing_for(RuntimeError("HTTP 500"), "poison")))
+    rig.put(*make_events("a", "poison", "b"))
+    rig.rounds()
+    tries = [0]
+    while rig.stats["held"] and tries[0] < 30:
+        tries[0] += 1
+        rig.end_holds()
+        rig.rounds(1)
+        rig.put(*make_events(f"good {tries[0]}"))
+        rig.rounds(1)
+    alone = rig.destination.requests.count(["poison"])
+    assert (rig.stats["dead"], 8 <= alone <= 10) == (1, True)
+    assert rig.rows("SELECT reason FROM setbacks") == [("RuntimeError: HTTP 500",)]
+
+
+def test_no_try_counts_while_nothing_gets_through(make_rig, make_events):
+    rig = make_rig(Recorder(failing_for(RuntimeError("HTTP 500"), "poison")))
+    rig.put(*make_events("a", "poison", "b"))
+    rig.rounds()
+    for _ in range(30):
+        rig.end_holds()
+        rig.rounds(1)
+    assert rig.counts("held", "dead") == (1, 0)
+
+
+def test_700_poison_events_in_a_row_do_not_stop_the_50_behind_them(make_rig, make_events):
+    rig = make_rig(
+        Recorder(lambda events: RuntimeError("500") if any(e["event"].startswith("bad") for e in events) else None)
+    )
+    rig.put(*make_events("ok"), *make_events(*(f"bad {number}" for number in range(700))), *make_events(*range(50)))
+    rig.rounds()
+    assert sorted(rig.destination.sent) == sorted(["ok", *map(str, range(50))])
+    assert (rig.counts("lag", "held"), len(rig.destination.requests) < 1000) == ((0, 700), True)
+
+
+def test_what_a_destination_cannot_even_build_is_a_setback_and_the_others_go_on(make_rig, make_events):
+    rig = make_rig(Recorder(lambda events: [event["properties"]["total"] for event in events] and None))
+    good = [event | {"properties": {"total": 1}} for event in make_events("a", "b", "c")]
+    rig.put(good[0], *make_events("without"), *good[1:])
+    rig.rounds()
+    assert (rig.destination.sent, rig.counts("lag", "held")) == (["a", "b", "c"], (0, 1))
+
+
+@pytest.mark.parametrize("lane", [KeyError("topic"), ["a", "list"], None, 7])
+def test_a_lane_that_cannot_be_told_is_a_dead_letter(make_rig, make_events, lane):
+    class Odd(Recorder):
+        def lane(self, event):
+            if event["event"] != "odd":
+                return "x"
+            if isinstance(lane, Exception):
+                raise lane
+            return lane
+
+    rig = make_rig(Odd())
+    rig.put(*make_events("a", "odd", "b"))
+    rig.rounds()
+    assert (rig.destination.sent, rig.counts("lag", "dead")) == (["a", "b"], (0, 1))
+
+
+def test_a_row_that_is_no_json_stops_nothing(make_rig, make_events):
+    rig = make_rig(ByKey())
+    rig.put(*make_events("a", "b"))
+    with closing(sqlite3.connect(rig.path)) as other, other:
+        other.execute("UPDATE events SET event = 'half' WHERE id = 1")
+    rig.rounds()
+    assert (rig.destination.sent, rig.counts("lag", "dead")) == (["b"], (0, 1))
+
+
+def test_a_note_of_a_dead_letter_that_fails_stops_nothing(make_rig, make_events):
+    class Careless(Recorder):
+        def bury(self, record, reason):
+            raise OSError("no topic for it")
+
+    rig = make_rig(Careless(failing_for(Rejected("no"), "poison")))
+    rig.put(*make_events("poison", "a"))
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["dead"]) == (["a"], 1)
+
+
+# Lanes
+
+
+def unknown_key(events):
+    return RetryLater("HTTP 401", hold=True) if any(event["writeKey"] == "bad" for event in events) else None
+
+
+def test_a_bad_lane_is_held_in_its_order_and_the_others_go_on(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("1", key="bad"), *make_events("2"), *make_events("3", key="bad"))
+    rig.rounds()
+    rig.put(*make_events("4", key="bad"), *make_events("5"))
+    rig.rounds()
+    assert (rig.destination.sent, rig.counts("lag", "held", "dead")) == (["2", "5"], (0, 3, 0))
+    assert rig.rows("SELECT lane, accepted, hold_s, reason FROM lanes WHERE lane = 'bad'") == [
+        ("bad", 0, 60.0, "HTTP 401")
+    ]
+    rig.end_holds()
+    rig.rounds()
+    assert rig.rows("SELECT hold_s FROM lanes WHERE lane = 'bad'") == [(120.0,)]
+    rig.destination.trouble = lambda events: None
+    rig.end_holds()
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["held"]) == (["2", "5", "1", "3", "4"], 0)
+    assert rig.rows("SELECT lane, accepted, hold_s FROM lanes ORDER BY lane") == [("bad", 1, 0.0), ("k", 1, 0.0)]
+
+
+def test_a_hold_doubles_up_to_an_hour(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("1", key="bad"))
+    holds = []
+    for _ in range(9):
+        rig.rounds(2)
+        holds.append(rig.rows("SELECT hold_s FROM lanes")[0][0])
+        rig.end_holds()
+    assert holds == [60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 3600.0, 3600.0, 3600.0]
+
+
+def test_a_held_lane_is_asked_with_one_event(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events(*range(100), key="bad"))
+    rig.rounds()
+    rig.end_holds()
+    rig.rounds()
+    assert [len(request) for request in rig.destination.requests] == [100, 1]
+
+
+def test_a_lane_that_was_accepted_before_and_fails_for_now_waits_shortly(make_rig, make_events):
+    rig = make_rig(ByKey())
+    rig.put(*make_events("1", key="x"), *make_events("2", key="y"))
+    rig.rounds()
+    rig.destination.trouble = lambda events: (
+        RetryLater("HTTP 503", events=[e for e in events if e["writeKey"] == "x"])
+        if any(event["writeKey"] == "x" for event in events)
+        else None
+    )
+    rig.put(*make_events("3", key="x"), *make_events("4", key="y"))
+    rig.rounds(1)
+    assert rig.rows("SELECT hold_s FROM lanes WHERE lane = 'x'") == [(0.5,)]
+    rig.destination.trouble = lambda events: None
+    rig.end_holds()
+    rig.rounds()
+    assert (rig.destination.sent[:2], rig.destination.sent[-1], rig.counts("lag", "held")) == (["1", "2"], "3", (0, 0))
+
+
+def test_a_sick_lane_that_the_destination_does_not_name_is_found(make_rig, make_events):
+    rig = make_rig(ByKey())
+    rig.put(*(event for key in "xyz" for event in make_events(key, key=key)))
+    rig.rounds()
+    rig.destination.trouble = failing_for(RetryLater("HTTP 503"), "bad")
+    rig.put(*make_events("bad", key="x"), *make_events("1", key="y"), *make_events("2", key="z"))
+    rig.rounds(1)
+    assert (rig.destination.sent, rig.counts("lag", "held")) == (["x", "y", "z", "1", "2"], (0, 1))
+
+
+def test_held_events_can_be_refused_for_good(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("1", "2", key="bad"))
+    rig.rounds()
+    rig.destination.trouble = lambda events: Rejected("never")
+    rig.end_holds()
+    rig.rounds()
+    rig.end_holds()
+    rig.rounds()
+    assert rig.counts("held", "dead") == (0, 2)
+
+
+def test_an_event_at_fault_in_a_held_lane_does_not_hold_it_for_ever(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("poison", "2", key="bad"), *make_events("ok"))
+    rig.rounds()
+    rig.destination.trouble = failing_for(RuntimeError("HTTP 500"), "poison")
+    for _ in range(4):
+        rig.end_holds()
+        rig.rounds(2)
+        rig.put(*make_events("ok"))
+        rig.rounds(2)
+    assert "2" in rig.destination.sent
+
+
+def test_new_lanes_get_half_a_second_a_round_and_the_others_are_held_untried(make_rig, make_events):
+    def slow(events):
+        time.sleep(0.2)
+        return RetryLater("HTTP 401", hold=True)
+
+    rig = make_rig(ByKey(slow))
+    rig.put(*(make_events("x", key=f"made up {number}")[0] for number in range(30)))
+    rig.rounds(1)
+    assert (len(rig.destination.requests) < 10, rig.counts("lag", "held")) == (True, (0, 30))
+    assert {reason for (reason,) in rig.rows("SELECT DISTINCT reason FROM lanes")} == {
+        "HTTP 401",
+        "not tried yet: too many new lanes",
+    }
+
+
+def test_lanes_never_accepted_do_not_delay_those_that_were(make_rig, make_events):
+    rig = make_rig(ByKey(lambda events: None if events[0]["writeKey"] == "k" else RetryLater("401", hold=True)))
+    rig.put(*make_events("first"))
+    rig.rounds()
+    for number in range(20):
+        rig.put(*(make_events("x", key=f"{number}.{n}")[0] for n in range(25)), *make_events(f"good {number}"))
+        rig.rounds(1)
+    assert rig.destination.sent == ["first", *(f"good {number}" for number in range(20))]
+
+
+def test_more_lanes_than_have_a_row_each_are_still_delivered(make_rig, make_events, monkeypatch):
+    monkeypatch.setattr(courier, "MOST_LANES", 8)
+    known = set()
+    rig = make_rig(ByKey(lambda events: None if events[0]["writeKey"] in known else RetryLater("401", hold=True)))
+    keys = [f"key {number}" for number in range(30)]
+    rig.put(*(make_events(key, key=key)[0] for key in keys))
+    rig.rounds()
+    assert (rig.rows("SELECT count(*) FROM lanes"), rig.stats["held"]) == ([(8,)], 30)
+    rig.restart()
+    known.update(keys)
+    for _ in range(20):
+        rig.end_holds()
+        rig.rounds(5)
+    assert (sorted(rig.destination.sent), rig.stats["held"]) == (sorted(keys), 0)
+    rig.put(*(make_events("again", key=key)[0] for key in keys))
+    rig.rounds()
+    assert (rig.destination.sent.count("again"), rig.rows("SELECT count(*) <= 8 FROM lanes")) == (30, [(1,)])
+
+
+def test_a_clock_that_was_set_back_does_not_hold_a_lane_for_ever(make_rig, make_events, monkeypatch):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("1", key="bad"))
+    rig.rounds()
+    with closing(sqlite3.connect(rig.path)) as other, other:
+        other.execute("UPDATE lanes SET retry_at = retry_at + 10 * 365 * 86400")
+    rig.restart()
+    rig.rounds()
+    assert rig.courier._lanes["bad"].retry_at <= time.time() + 3600
+    rig.courier._lanes["bad"].retry_at += 86400
+    rig.courier._clock += 86400  # it was a day later a moment ago
+    rig.rounds()
+    assert rig.courier._lanes["bad"].retry_at <= time.time() + 3600
+
+
+def test_a_hold_on_nothing_ends(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("1", key="bad"))
+    rig.rounds()
+    with closing(sqlite3.connect(rig.path)) as other, other:
+        other.execute("DELETE FROM setbacks")
+    rig.end_holds()
+    rig.rounds()
+    assert rig.rows("SELECT * FROM lanes") == []
+
+
+# What was acknowledged
+
+
+def test_what_was_acknowledged_is_not_sent_again_while_the_position_cannot_be_written(make_rig, make_events, caplog):
+    rig = make_rig(Recorder(), batch_size=10)
+    rig.put(*make_events(*range(100)))
+    with closing(sqlite3.connect(rig.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        rig.rounds(1)  # waits for the lock, and gives up
+        other.rollback()
+    assert "cannot be written, and is kept in memory" in caplog.text
+    rig.rounds()
+    assert rig.destination.sent == [str(number) for number in range(100)]
+    assert rig.stats["lag"] == 0
+
+
+def test_a_partly_delivered_batch_is_not_delivered_twice(make_rig, make_events):
+    rig = make_rig(Recorder())
+    rig.put(*make_events("warm"))
+    rig.rounds()
+    failures = [lambda events: RetryLater("reset", events=list(events[3:]))]
+    rig.destination.trouble = lambda events: failures.pop()(events) if failures else None
+    rig.put(*make_events("a", "b", "c", "d", "e"))
+    rig.rounds()
+    rig.end_holds()
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["sent"], rig.counts("lag", "held")) == (["warm", "d", "e"], 6, (0, 0))
+
+
+def test_a_rewind_by_another_process_is_noticed_at_once(make_rig, make_events):
+    rig = make_rig(Recorder())
+    rig.put(*make_events("a", "b"))
+    rig.rounds()
+    with closing(EventLog(rig.path)) as another:
+        assert another.rewind("it") == 2
+    rig.put(*make_events("c"))
+    rig.rounds()
+    assert rig.destination.sent == ["a", "b", "a", "b", "c"]
+
+
+def test_a_position_that_somebody_else_moved_meanwhile_is_not_written_over(make_rig, make_events):
+    class Rewinding(Recorder):
+        def send(self, events):
+            super().send(events)
+            if len(self.batches) == 1:
+                rig.log.rewind("it")
+
+    rig = make_rig(Rewinding())
+    rig.put(*make_events("a"))
+    rig.rounds()
+    rig.rounds()
+    assert rig.destination.sent == ["a", "a"]
+
+
+def test_a_destination_that_was_dropped_gets_nothing_more(make_rig, make_events, caplog):
+    rig = make_rig(Recorder())
+    rig.put(*make_events("a"))
+    rig.log.drop("it")
+    assert rig.courier.round() is None
+    assert (rig.destination.sent, "it was dropped" in caplog.text) == ([], True)
+
+
+# Two batches in flight
+
+
+class Ahead(Recorder):
+    """Delivers in the background, as a producer does: `begin` returns at once."""
+
+    def __init__(self, trouble=lambda events: None):
+        super().__init__(trouble)
+        self.in_flight = self.most_in_flight = 0
+
+    def begin(self, records):
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+        def end():
+            self.in_flight -= 1
+            self.send([record.event for record in records])
+
+        return end
+
+
+def test_a_second_batch_begins_while_the_first_is_under_way(make_rig, make_events):
+    rig = make_rig(Ahead(), batch_size=10)
+    rig.put(*make_events(*range(100)))
+    rig.rounds()
+    assert (rig.destination.sent, rig.destination.most_in_flight) == ([str(number) for number in range(100)], 2)
+    assert (rig.stats["lag"], rig.destination.in_flight) == (0, 0)
+
+
+@pytest.mark.parametrize("error", [Rejected("no"), RuntimeError("HTTP 500"), RetryLater("later")])
+def test_a_failure_behind_which_a_batch_is_under_way_delivers_all_the_others_once(make_rig, make_events, error):
+    rig = make_rig(Ahead(failing_for(error, "35")), batch_size=10)
+    rig.put(*make_events(*range(100)))
+    for _ in range(courier.PATIENT_ROUNDS + 2):
+        rig.rounds()
+    assert sorted(rig.destination.sent, key=int) == [str(number) for number in range(100) if number != 35]
+    assert (rig.stats["lag"], rig.stats["held"] + rig.stats["dead"], rig.destination.in_flight) == (0, 1, 0)
+
+
+def test_what_is_under_way_is_finished_when_the_courier_stops(make_rig, make_events):
+    rig = make_rig(Ahead(), batch_size=10)
+    rig.put(*make_events(*range(40)))
+    for _ in range(3):
+        rig.courier.round()
+    assert rig.destination.in_flight == 1
+    rig.courier.finish()
+    assert (rig.destination.in_flight, 40 - rig.stats["lag"]) == (0, len(rig.destination.sent))
+
+
+# Bounds
+
+
+def test_strangers_lanes_and_dead_letters_give_way_beyond_a_quarter(make_rig, make_event, caplog, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.sinks.retention._GIVE_UP_EVERY_S", 0.0)
+    big = {"properties": {"text": "x" * 5000}}
+    rig = make_rig(ByKey(), max_bytes=2_000_000, batch_size=20)
+    rig.put(make_event("ok"), *(make_event(f"held {number}", "good", **big) for number in range(10)))
+    rig.rounds()
+    rig.destination.trouble = lambda events: RetryLater("404", hold=True) if events[0]["writeKey"] == "good" else None
+    rig.put(*(make_event(f"theirs {number}", "good", **big) for number in range(20)))
+    rig.rounds()
+    rig.destination.trouble = lambda events: (
+        None if events[0]["writeKey"] == "k" else RetryLater("401", hold=True)
+    )
+    for number in range(150):
+        rig.put(make_event("x", f"made up {number}", **big))
+        rig.rounds(2)
+    rig.rounds()
+    assert rig.rows("SELECT count(*) FROM setbacks WHERE lane = 'good'") == [(20,)]
+    assert rig.rows("SELECT sum(bytes) < 500000 FROM setbacks WHERE lane <> 'good'") == [(1,)]
+    assert (rig.stats["given_up"] > 20, "were given up" in caplog.text) == (True, True)
+    rig.put(make_event("still accepted", **big))
