@@ -74,6 +74,7 @@ class Courier:
         self._has_lanes = kind.lane is not Destination.lane or kind.lane_of is not Destination.lane_of
         self._pipelines = kind.begin is not Destination.begin
         self._logged_at = float("-inf")
+        self._credit_s, self._credited_at = 0.0, time.monotonic()  # of the time, for what waits
         self.forget()
 
     def forget(self) -> None:
@@ -96,7 +97,6 @@ class Courier:
         self._failures = 0  # rounds in a row that ended with the destination down
         self._is_later = True  # the last of them by `RetryLater`
         self._not_before = 0.0
-        self._credit_s, self._credited_at = 0.0, time.monotonic()
         self._flight: tuple[list[Record], Callable[[], object]] | None = None
         self._is_calm = False  # nothing failed in the last round: a batch may begin while another is under way
 
