@@ -662,9 +662,7 @@ def test_strangers_lanes_and_dead_letters_give_way_beyond_a_quarter(make_rig, ma
     rig.destination.trouble = lambda events: RetryLater("404", hold=True) if events[0]["writeKey"] == "good" else None
     rig.put(*(make_event(f"theirs {number}", "good", **big) for number in range(20)))
     rig.rounds()
-    rig.destination.trouble = lambda events: (
-        None if events[0]["writeKey"] == "k" else RetryLater("401", hold=True)
-    )
+    rig.destination.trouble = lambda events: None if events[0]["writeKey"] == "k" else RetryLater("401", hold=True)
     for number in range(150):
         rig.put(make_event("x", f"made up {number}", **big))
         rig.rounds(2)

@@ -9,6 +9,7 @@ import _thread
 import ctypes
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -116,6 +117,10 @@ def _before_in_c() -> None:
     if not sys.is_finalizing() and (_fork.process, _fork.thread) != (os.getpid(), _thread.get_ident()):
         _before()
         _fork.is_in_c = True
+        if len(sys._current_frames()) > 1:
+            # A child that was forked while a thread waited for the interpreter waits for that thread, for ever. Those
+            # that write stop at our locks if they are let on.
+            time.sleep(0.01)
 
 
 def _after_in_c() -> None:

@@ -82,6 +82,17 @@ class LockFile(forks.ForkAware):
                 if self._fd is not None:
                     fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
 
+    def close(self) -> None:
+        """Close the file, unless somebody here holds a byte of it; the next use opens it again."""
+        forks.notice(self)
+        with self._claiming:
+            if not self._owners and self._turn.acquire(False):
+                with self._opening:
+                    fd, self._fd = self._fd, None
+                    if fd is not None:
+                        os.close(fd)
+                self._turn.release()
+
     def _lock(self, byte: int, wait: bool) -> bool:
         while True:
             fd = self._opened()

@@ -80,7 +80,6 @@ class Courier:
     def forget(self) -> None:
         """Begin again from what the file says: somebody else carried, or moved the position, or it is another file."""
         self._epoch = -1
-        self._file: object = None
         self._position = 0
         self._settled: set[int] = set()  # behind the position, and delivered or set back
         self._lanes: dict[str, Lane] = {}
@@ -148,11 +147,9 @@ class Courier:
             self._log("it was dropped; nothing is sent any more")
             self.forget()
             return False
-        file = self._positions.file()
-        if (now[1], file) != (self._epoch, self._file):
+        if now[1] != self._epoch:
             self.forget()
             self._position, self._epoch = now
-            self._file = file
             self._lanes = self._positions.lanes()
             self._suspect_due = self._positions.next_suspect_at()
             self._bound_holds()

@@ -4,6 +4,7 @@ A destination's position is an id: all events up to it are delivered, or are its
 what becomes of events is decided in `courier`.
 """
 
+import os
 import sqlite3
 import time
 from dataclasses import dataclass
@@ -50,8 +51,10 @@ class Positions:
         """See that the destination has a row: a new one starts at the end of the log."""
         row = connection.execute("SELECT claimed_at FROM destinations WHERE name = ?", (self._name,)).fetchone()
         if row is None:
-            insert = "INSERT INTO destinations (name, position, claimed_at) VALUES (?, ?, ?)"
-            connection.execute(insert, (self._name, _newest(connection), time.time()))
+            insert = "INSERT INTO destinations (name, position, epoch, claimed_at) VALUES (?, ?, ?, ?)"
+            # A random epoch, so that no position of another file, or of a row that was dropped, can be taken for its own.
+            epoch = int.from_bytes(os.urandom(6))
+            connection.execute(insert, (self._name, _newest(connection), epoch, time.time()))
         elif not 0 <= time.time() - row[0] < UNCLAIMED_S / 100:
             update = "UPDATE destinations SET claimed_at = ? WHERE name = ?"
             connection.execute(update, (time.time(), self._name))
@@ -104,10 +107,6 @@ class Positions:
         )
         rows = self._store.read(query, self._name, due_at, due_at + LATEST_HOLD_S, limit)
         return [(Record(*row[2:]), row[0], row[1]) for row in rows]
-
-    def file(self) -> object:
-        """Which file it is that the rows are in; another one if it was replaced."""
-        return self._store.identity_at_path()
 
     def next_suspect_at(self) -> float | None:
         """When the next of them is due."""

@@ -21,7 +21,7 @@ _LOOK_EVERY_S = 0.05  # at the disk and the pages: each look costs as much as st
 _AGE_EVERY_S = 60.0
 _GIVE_UP_EVERY_S = 0.5
 _LOG_EVERY_S = 60.0
-_TRIM_ROWS = 256  # at once: about a millisecond
+_TRIM_ROWS = 512  # at once, at most: about a millisecond
 
 
 class Retention:
@@ -58,11 +58,10 @@ class Retention:
             self.trim_old(connection)
         limit = self._limit_bytes(connection)
         if limit is None:
-            self._slack = 64 << 20
             return
         room = limit - limit // 16  # the rest is for what couriers write
         used = used_bytes(connection)
-        while used > room and self._trim(connection, _TRIM_ROWS):
+        while used > room and self._trim(connection, used, used - room + limit // 64):
             used = used_bytes(connection)
         if used > room:
             self._slack = 0
@@ -70,7 +69,7 @@ class Retention:
                 f"{self._path} is full: {used:,} bytes are in use, max_bytes is {limit:,}, and nothing may go before "
                 "it is delivered"
             )
-        self._slack = (room - used) // 8  # other processes add at the same time
+        self._slack = min(self._slack, (room - used) // 8)  # other processes add at the same time
         self._warn_if_nearly_full(connection, used, limit)
 
     def may_trim_old(self) -> bool:
@@ -80,8 +79,10 @@ class Retention:
     def trim_ahead(self, connection: sqlite3.Connection) -> None:
         """Take away what may go while there is still an eighth left, so that puts need not; and what is too old."""
         limit = self._limit_bytes(connection)
-        if limit is not None and used_bytes(connection) > limit - limit // 8:
-            self._trim(connection, 4 * _TRIM_ROWS)
+        if limit is not None:
+            used, enough = used_bytes(connection), limit - limit // 8
+            if used > enough:
+                self._trim(connection, used, used - enough)
         if time.monotonic() - self._aged_at >= _AGE_EVERY_S:
             self.trim_old(connection)
 
@@ -138,8 +139,8 @@ class Retention:
         if len(too_old) == 10000:
             self._aged_at = float("-inf")
 
-    def _trim(self, connection: sqlite3.Connection, rows: int) -> int:
-        """Take away the oldest that may go; how many there were."""
+    def _trim(self, connection: sqlite3.Connection, used: int, excess: int) -> int:
+        """Take away the oldest that may go, about `excess` bytes of those in use; how many there were."""
         floor = _floor(connection)
         if floor is None:
             return 0
@@ -149,6 +150,9 @@ class Retention:
                 self._path,
                 ", ".join(names),
             )
+        oldest, newest = connection.execute("SELECT min(id), max(id) FROM events").fetchone()
+        each = used // (newest - oldest + 1) if newest else 1
+        rows = max(1, min(_TRIM_ROWS, excess // max(1, each)))
         going = _may_go(connection, self._trimmed_to, floor, rows)
         if not going and time.monotonic() - self._rescanned_at > 1.0:
             self._rescanned_at = time.monotonic()
@@ -168,8 +172,9 @@ class Retention:
         disk = os.statvfs(self._path)
         reserve = min(64 << 20, disk.f_blocks * disk.f_frsize // 10)
         left = disk.f_bavail * disk.f_frsize
-        if left - added < reserve:
-            self._slack = 0
+        # What is stored stands in the write-ahead log first, and in the file later.
+        self._slack = max(0, left - 2 * added - reserve) // 8
+        if not self._slack:
             raise StorageError(
                 f"the disk of {self._path} is full: {left:,} bytes are left, and {reserve:,} are kept for delivery"
             )

@@ -25,7 +25,7 @@ _STEPS = (
         CREATE TABLE destinations (
             name TEXT PRIMARY KEY,
             position INTEGER NOT NULL,  -- events up to this id are delivered, or are setbacks
-            epoch INTEGER NOT NULL DEFAULT 0,  -- raised when somebody else moves the position
+            epoch INTEGER NOT NULL,  -- random, and another one when somebody else moves the position
             claimed_at REAL NOT NULL,  -- when a process last had this destination; all times are Unix times
             carrier INTEGER NOT NULL DEFAULT 0,  -- the process that sends
             beat_at REAL NOT NULL DEFAULT 0,  -- when it last said so

@@ -93,7 +93,7 @@ class Store(forks.ForkAware):
                     with suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
                 if self.identity_at_path() != self.identity:
-                    self._close_writer()
+                    self._leave_lost_file()
                 raise
             return result
 
@@ -138,6 +138,7 @@ class Store(forks.ForkAware):
             self._close_writer()
         with self._reading:
             self._close_reader()
+        self._lock_file.close()
 
     def __del__(self) -> None:
         # A bare connection would warn that it was never closed.
@@ -159,7 +160,7 @@ class Store(forks.ForkAware):
 
     def _opened(self) -> sqlite3.Connection:
         if self._writer is not None and self.identity_at_path() != self.identity:
-            self._close_writer()
+            self._leave_lost_file()
             raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
         if self._writer is None:
             self._writer = self._connect_to_write()
@@ -218,6 +219,13 @@ class Store(forks.ForkAware):
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino
+
+    def _leave_lost_file(self) -> None:
+        """Write back what is only in the write-ahead log, whose name another file at the path would take for its own."""
+        if self._writer is not None:
+            with suppress(sqlite3.Error):
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._close_writer()
 
     def _close_writer(self) -> None:
         connection, self._writer = self._writer, None
