@@ -7,6 +7,7 @@ descriptor of the file drops all that the process holds, so a process has one ob
 import fcntl
 import os
 import weakref
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from pixel_middleware.runtime import forks
@@ -105,18 +106,21 @@ class LockFile(forks.ForkAware):
 
     def _opened(self) -> int:
         with self._opening:
-            if self._fd is not None and self._is_at_path(self._fd):
-                return self._fd
-            old, self._fd = self._fd, os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if old is not None:
-                os.close(old)
+            if self._fd is None:
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._status = os.fstat(self._fd)
             return self._fd
 
     def _is_at_path(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), os.stat(self._path))
-        except FileNotFoundError:
-            return False
+        """Whether the file is still the one at the path; if not, it is closed, and all that it locked is free."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self._status, os.stat(self._path)):
+                return True
+        with self._opening:
+            if self._fd == fd:
+                os.close(fd)
+                self._fd = None
+        return False
 
     def after_fork_in_child(self) -> None:
         """The descriptor stays: what it locks is by process."""

@@ -52,7 +52,7 @@ class Positions:
         row = connection.execute("SELECT claimed_at FROM destinations WHERE name = ?", (self._name,)).fetchone()
         if row is None:
             insert = "INSERT INTO destinations (name, position, epoch, claimed_at) VALUES (?, ?, ?, ?)"
-            # A random epoch, so that no position of another file, or of a row that was dropped, can be taken for its own.
+            # A random epoch: no position of another file, or of a row that was dropped, can be taken for its own.
             epoch = int.from_bytes(os.urandom(6))
             connection.execute(insert, (self._name, _newest(connection), epoch, time.time()))
         elif not 0 <= time.time() - row[0] < UNCLAIMED_S / 100:

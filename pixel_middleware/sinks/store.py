@@ -159,9 +159,6 @@ class Store(forks.ForkAware):
             raise StorageError(f"cannot use {self.path}: {error}") from error
 
     def _opened(self) -> sqlite3.Connection:
-        if self._writer is not None and self.identity_at_path() != self.identity:
-            self._leave_lost_file()
-            raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
         if self._writer is None:
             self._writer = self._connect_to_write()
         return self._writer
@@ -221,7 +218,7 @@ class Store(forks.ForkAware):
         return status.st_dev, status.st_ino
 
     def _leave_lost_file(self) -> None:
-        """Write back what is only in the write-ahead log, whose name another file at the path would take for its own."""
+        """Write back what is only in the write-ahead log: another file at the path would take that for its own."""
         if self._writer is not None:
             with suppress(sqlite3.Error):
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
