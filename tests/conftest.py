@@ -13,9 +13,14 @@ import coverage_lock  # noqa: F401, before anything that forks
 import processes
 import pytest
 import webtest
+from hypothesis import HealthCheck, settings
 
 from pixel_middleware import PixelMiddleware
 from pixel_middleware import events as events_module
+
+# What a machine is busy with must fail no test.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 REAL = {"popen", "run", "tmpfs", "broker", "browser"}
 """Fixtures that make a test one of real programs or file systems: `pytest -m "not real"` leaves it out."""
