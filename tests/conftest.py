@@ -22,6 +22,10 @@ from pixel_middleware import events as events_module
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+# A shell starts what runs in the background deaf to SIGINT, and so would be the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REAL = {"popen", "run", "tmpfs", "broker", "browser"}
 """Fixtures that make a test one of real programs or file systems: `pytest -m "not real"` leaves it out."""
 

@@ -13,7 +13,6 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,6 +29,7 @@ class Program(subprocess.Popen):
     """A program in a process group of its own; the group ends with the `with` block, or with `end()`."""
 
     def __init__(self, command, **options):
+        GUARD.start()
         super().__init__([*map(str, command)], start_new_session=True, **options)
         GUARD.watch(self.pid)
 
@@ -68,16 +68,22 @@ class Guard:
     started a program, and reach the program alone.)
     """
 
-    @cached_property
-    def _pipe(self):
+    def __init__(self):
+        self._pipe = None
+
+    def start(self):
+        """Start the process, if it was not; it takes longer than most programs need to start."""
+        if self._pipe is not None:
+            return
         command = [sys.executable, "-I", "-S", __file__]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True)
         os.register_at_fork(after_in_child=process.stdin.close)  # only this process holds the pipe open
         atexit.register(process.communicate)
-        return process.stdin
+        self._pipe = process.stdin
 
     def watch(self, left):
         """End this process group, given by its number, or unmount what is mounted at this path."""
+        self.start()
         self._pipe.write(f"+{left}\n".encode())
 
     def forget(self, left):
