@@ -16,7 +16,7 @@ import broker as brokers
 from confluent_kafka import Producer
 from durability import an_event
 from measure import Result
-from processes import free_port, until_up
+from processes import reserved_port
 
 from pixel_middleware.destinations import Kafka
 from pixel_middleware.destinations.kafka import DEFAULTS
@@ -28,16 +28,14 @@ ROUNDS = 3
 
 
 def results():
-    port = free_port()
-    broker = brokers.Broker(port)
-    try:
-        until_up(port)
-        broker.create("events")
-        yield from throughput(broker)
-        yield from latency(broker)
-    finally:
-        broker.resume()
-        broker.kill()
+    with reserved_port() as port:
+        broker = brokers.Broker(port)
+        try:
+            broker.create("events")
+            yield from throughput(broker)
+            yield from latency(broker)
+        finally:
+            broker.kill()
 
 
 def throughput(broker):

@@ -5,17 +5,18 @@ Also the apps for the servers: `served:pixels` and so on.
 
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import peers
 import workload
 from measure import Result
+from processes import Program, reserved_port, until_up
 
 from pixel_middleware import PixelMiddleware
 
@@ -67,31 +68,12 @@ def on_one_server(server, command, script):
 
 
 def requests_a_second(command, script):
-    port = free_port()
-    words = [sys.executable, *(word.format(port=port) for word in command)]
-    server = subprocess.Popen(words, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(port)
-        load = ["wrk", "-t1", "-c8", f"-d{SECONDS}", "-s", str(script), f"http://127.0.0.1:{port}"]
-        said = subprocess.run(load, capture_output=True, text=True, check=True).stdout
-    finally:
-        server.terminate()
-        server.wait()
+    with reserved_port() as port:
+        words = [sys.executable, *(word.format(port=port) for word in command)]
+        with Program(words, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+            until_up(port, server)
+            load = ["wrk", "-t1", "-c8", f"-d{SECONDS}", "-s", str(script), f"http://127.0.0.1:{port}"]
+            said = subprocess.run(load, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said:
         raise RuntimeError(said)
     return float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(port):
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError(f"nothing listens on port {port}")

@@ -1,5 +1,7 @@
 """A Bottle app whose page carries a pixel."""
 
+import os
+
 import waitress
 from bottle import Bottle, request
 
@@ -22,4 +24,4 @@ def collect(event: Event) -> None:
 app = PixelMiddleware(shop, collect)
 
 if __name__ == "__main__":
-    waitress.serve(app, host="127.0.0.1", port=6544)
+    waitress.serve(app, host="127.0.0.1", port=int(os.environ.get("PORT", "6544")))

@@ -1,5 +1,7 @@
 """A Django site in one file, whose page carries a pixel. In a project, wrap `application` in its wsgi.py."""
 
+import os
+
 import waitress
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
@@ -30,4 +32,4 @@ def collect(event: Event) -> None:
 application = PixelMiddleware(get_wsgi_application(), collect)
 
 if __name__ == "__main__":
-    waitress.serve(application, host="127.0.0.1", port=6546)
+    waitress.serve(application, host="127.0.0.1", port=int(os.environ.get("PORT", "6546")))

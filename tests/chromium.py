@@ -2,10 +2,10 @@
 
 import re
 import shutil
-import subprocess
 from typing import NamedTuple
 
 import pytest
+from processes import run
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -21,7 +21,7 @@ class Page(NamedTuple):
 
 def browse(url, profile, *options, milliseconds=4000):
     """Open a page, let it live for some time of its own clock, and close it."""
-    done = subprocess.run(
+    done = run(
         [
             *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -29,9 +29,6 @@ def browse(url, profile, *options, milliseconds=4000):
             *options,
             *("--dump-dom", url),
         ],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
     )
+    assert done.returncode == 0, done.stderr
     return Page(done.stdout, re.findall(r"CONSOLE[^\]]*\] (.*)", done.stderr))

@@ -12,7 +12,11 @@ def host(environ, start_response):
     return [b"host"]
 
 
-app = PixelMiddleware(
-    host,
-    EventLog(os.environ["OUTBOX"], {"plane": from_url(os.environ["FORWARD_TO"])}, retry_min_s=0.01, retry_max_s=0.1),
+log = EventLog(
+    os.environ["OUTBOX"],
+    {"plane": from_url(os.environ["FORWARD_TO"])},
+    batch_size=int(os.environ["BATCH_SIZE"]),
+    retry_min_s=0.01,
+    retry_max_s=0.1,
 )
+app = PixelMiddleware(host, log)

@@ -1,22 +1,39 @@
 """Fixtures: an app to wrap, a list as sink, and WebTest with its linting on."""
 
 import os
+import signal
 import socketserver
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from contextlib import ExitStack
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import coverage_lock  # noqa: F401, before anything that forks
 import processes
 import pytest
 import webtest
+from hypothesis import HealthCheck, settings
 
 from pixel_middleware import PixelMiddleware
 from pixel_middleware import events as events_module
 
-TESTS = Path(__file__).parent
+# What a machine is busy with must fail no test.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
+# A shell starts what runs in the background deaf to SIGINT, and so would be the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+REAL = {"popen", "run", "tmpfs", "broker", "browser"}
+"""Fixtures that make a test one of real programs or file systems: `pytest -m "not real"` leaves it out."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if REAL.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.real)
 
 
 def host_app(environ, start_response):
@@ -45,8 +62,15 @@ def client(make_client):
 
 
 @pytest.fixture
-def free_port():
-    return processes.free_port()
+def new_port():
+    """Gives ports that are free, and stay so for the test."""
+    with ExitStack() as reservations:
+        yield lambda: reservations.enter_context(processes.reserved_port())
+
+
+@pytest.fixture
+def free_port(new_port):
+    return new_port()
 
 
 @pytest.fixture
@@ -73,7 +97,7 @@ def in_threads():
             except Exception as error:
                 errors.append(error)
 
-        threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+        threads = [threading.Thread(target=guarded, args=(number,), daemon=True) for number in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -92,11 +116,18 @@ def in_child():
         if not pid:
             code = 1
             try:
+                os.setsid()
                 work()
                 code = 0
             finally:
                 os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        processes.GUARD.watch(pid)
+        try:
+            status = os.waitpid(pid, 0)[1]
+        finally:
+            processes.signal_group(pid, signal.SIGKILL)  # if it hangs, and the test's time is up
+            processes.GUARD.forget(pid)
+        assert os.waitstatus_to_exitcode(status) == 0
 
     return run
 
@@ -109,33 +140,39 @@ def tmpfs(tmp_path):
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    processes.GUARD.watch(mount)
     yield mount
     subprocess.run(["umount", "--lazy", str(mount)], check=True)
+    processes.GUARD.forget(mount)
 
 
 @pytest.fixture
 def popen(tmp_path):
-    """Start a program, and end it with the test; what it says is in `output.log`."""
-    processes = []
+    """Starts a program, and ends it with the test. What it says is in `output.log`, unless it is to be piped."""
+    with ExitStack() as programs, (tmp_path / "output.log").open("a") as log:
 
-    def popen(command, **environment):
-        environment = os.environ | {"PYTHONPATH": str(TESTS), "PYTHONDEVMODE": ""} | environment
-        with (tmp_path / "output.log").open("a") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        processes.append(process)
-        return process
+        def popen(command, **options):
+            options = {"stdout": log, "stderr": log} | options
+            return programs.enter_context(processes.Program(command, **options))
 
-    yield popen
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait()
+        yield popen
 
 
 @pytest.fixture
 def start(popen):
-    """Start a Python program, and end it with the test."""
-    return lambda *command, **environment: popen([sys.executable, *command], **environment)
+    """Starts a Python program, by its command line and further environment, and ends it with the test."""
+
+    def start(*command, **environment):
+        environment = os.environ | {"PYTHONPATH": str(processes.TESTS), "PYTHONDEVMODE": ""} | environment
+        return popen([sys.executable, *command], env=environment)
+
+    return start
+
+
+@pytest.fixture
+def run():
+    """Runs a program to its end, and returns what it did, as `subprocess.run` does, with its output as text."""
+    return processes.run
 
 
 class Server(socketserver.ThreadingMixIn, WSGIServer):
@@ -156,7 +193,7 @@ def serve():
 
     def serve(app):
         server = make_server("127.0.0.1", 0, app, Server, QuietHandler)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         servers.append(server)
         return server.server_port
 

@@ -1,7 +1,8 @@
 """A data plane of the tests: a real HTTP server that speaks rudder-server's `POST /v1/batch`, and can misbehave.
 
-As a program: `python dataplane.py PORT LOG SEED` appends the messageId of each event that it stores to LOG, answers
-15 % of the requests with 429 or 5xx, and hangs up on 7.5 % of them when it has stored their events.
+As a program: `python dataplane.py PORT LOG SEED` appends to LOG the messageId of each event that it stores, and whether
+it answered. It answers 15 % of the requests with 429 or 5xx, and hangs up on 7.5 % of them when it has stored their
+events.
 """
 
 import base64
@@ -57,7 +58,7 @@ class DataPlane:
         self.requests.append((write_key[:-1], len(body), batch))
         status, headers = self.answer(write_key[:-1], batch) or (200, {})
         if status in (200, None):
-            self.store(batch)
+            self.store(batch, is_answered=status == 200)
         if status is None:  # stored, and the answer is lost
             request.close_connection = True
             return
@@ -68,7 +69,7 @@ class DataPlane:
         request.end_headers()
         request.wfile.write(text)
 
-    def store(self, batch):
+    def store(self, batch, is_answered):
         self.stored += batch
 
     def stored_ids(self):
@@ -82,8 +83,9 @@ class LoggingDataPlane(DataPlane):
         super().__init__(answer, port)
         self.log = open(log, "a", buffering=1)  # noqa: SIM115
 
-    def store(self, batch):
-        self.log.write("".join(f"{event['messageId']}\n" for event in batch))
+    def store(self, batch, is_answered):
+        word = "answered" if is_answered else "lost"
+        self.log.write("".join(f"{event['messageId']} {word}\n" for event in batch))
 
 
 def flaky(seed):

@@ -5,14 +5,18 @@ import os
 import random
 import signal
 import threading
-import time
 from pathlib import Path
 
-SECONDS = float(os.environ.get("PIXEL_FAULT_SECONDS", "6"))
+from processes import PATIENCE_S, until
+
+KILLS = int(os.environ.get("PIXEL_FAULT_KILLS", "20"))
 
 
-def collect_under_fire(server, port, kills, seconds=SECONDS, clients=8):
-    """The messageIds that were answered 200 by `server`, a gunicorn process, while so many workers were killed."""
+def collect_under_fire(server, port, clients=8, between_kills=100):
+    """The messageIds that `server`, a gunicorn, answered with 200, while KILLS of its workers were killed.
+
+    Before each kill it has answered some more.
+    """
     stop, acknowledged = threading.Event(), []
     threads = [
         threading.Thread(target=post_until, args=(stop, port, number, acknowledged), daemon=True)
@@ -20,12 +24,16 @@ def collect_under_fire(server, port, kills, seconds=SECONDS, clients=8):
     ]
     for thread in threads:
         thread.start()
-    for _ in range(kills):
-        time.sleep(seconds / kills)
-        os.kill(random.choice(children_of(server.pid)), signal.SIGKILL)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for kill in range(1, KILLS + 1):
+            enough = kill * between_kills
+            until(lambda: len(acknowledged) >= enough, f"{enough} answers")  # noqa: B023, called at once
+            workers = until(lambda: children_of(server.pid), "a worker")
+            os.kill(random.choice(workers), signal.SIGKILL)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     return acknowledged
 
 
@@ -40,7 +48,7 @@ def post_until(stop, port, number, acknowledged):
             return
         message_id = f"{number}-{count}"
         name = "poison" if random.random() < 0.001 else "e"
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         try:
             connection.request(
                 "GET", f"/pixel/v1/track?writeKey=k{number % 2}&anonymousId=a&event={name}&messageId={message_id}"

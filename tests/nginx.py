@@ -41,5 +41,4 @@ def start_nginx(popen, folder: Path, port: int, upstream: int, http="", server="
     """Start one in `folder` with `popen(command)`, and return once it listens."""
     config = folder / "nginx.conf"
     config.write_text(CONFIG.format(folder=folder, port=port, upstream=upstream, http=http, server=server))
-    popen([NGINX, "-c", str(config), "-p", str(folder)])
-    until_up(port)
+    until_up(port, popen([NGINX, "-c", config, "-p", folder]))

@@ -7,7 +7,7 @@ from chromium import browse, needs_chromium
 
 from pixel_middleware import PixelMiddleware, pixel_tag
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.real]
 
 REPORT = """
 <script>

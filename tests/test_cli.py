@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 from click.testing import CliRunner
 from dataplane import DataPlane
+from processes import PATIENCE_S, until
 
 from pixel_middleware.commands import cli
 from pixel_middleware.sinks import SQLite
@@ -21,34 +22,58 @@ TRACK = "pixel/v1/track?writeKey=k&anonymousId=a&event=Order%20Completed&propert
 
 
 @pytest.fixture
-def collector(tmp_path):
-    """A running `serve` in an empty directory: (its address, its process)."""
-    process = subprocess.Popen(
-        [*COMMAND, "serve", "--port", "0", "--output", "events.jsonl"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
-    with process:
-        address = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())[0]
-        yield address, process
+def serve_command(popen, tmp_path):
+    """Starts `serve` in an empty directory, on a port of its own, and ends it as its user would."""
+    processes = []
+
+    def start(*arguments):
+        processes.append(
+            popen(
+                [*COMMAND, "serve", "--port", "0", *arguments],
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
         process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 0
+
+
+def address_in(line):
+    return re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
+
+
+@pytest.fixture
+def collector(serve_command):
+    """A running collector: (its address, its process)."""
+    process = serve_command("--output", "events.jsonl")
+    return address_in(process.stdout.readline()), process
 
 
 def get(url):
     try:
-        with urllib.request.urlopen(url) as response:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         with error:
             return error.code, error.read()
 
 
-def run(*arguments, cwd, **extra_env):
-    # No development mode: its warnings of other people's code would stand in the output.
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"} | extra_env
-    return subprocess.run([*COMMAND, *arguments], cwd=cwd, env=env, capture_output=True, text=True)
+@pytest.fixture
+def run_command(run, tmp_path):
+    """Runs the command in an empty directory to its end."""
+
+    def run_command(*arguments, **more):
+        # No development mode: its warnings of other people's code would stand in the output.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDEVMODE"} | more
+        return run([*COMMAND, *arguments], cwd=tmp_path, env=environment)
+
+    return run_command
 
 
 def test_serve_collects_into_a_file_and_prints_what_comes(collector, tmp_path):
@@ -78,30 +103,30 @@ def test_nothing_that_a_client_sends_controls_the_terminal(collector):
     assert process.stdout.readline().endswith("  track  ?[31mred  by a?b\n")
 
 
-def test_an_output_that_cannot_be_written_is_an_error_at_start(tmp_path):
-    done = run("serve", "--output", "missing/events.jsonl", cwd=tmp_path)
+def test_an_output_that_cannot_be_written_is_an_error_at_start(run_command):
+    done = run_command("serve", "--output", "missing/events.jsonl")
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot open missing/events.jsonl: No such file or directory" in done.stderr
 
 
-def test_a_port_in_use_is_an_error_at_start(collector, tmp_path):
+def test_a_port_in_use_is_an_error_at_start(collector, run_command):
     port = collector[0].strip("/").rpartition(":")[2]
-    done = run("serve", "--port", port, cwd=tmp_path)
+    done = run_command("serve", "--port", port)
     assert (done.returncode, done.stderr) == (1, f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n")
 
 
-def test_a_missing_extra_is_named(tmp_path):
+def test_a_missing_extra_is_named(run_command, tmp_path):
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError('gone', name='click')")
-    done = run("serve", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = run_command("serve", PYTHONPATH=str(tmp_path))
     assert (done.returncode, done.stderr) == (
         1,
         "click is not installed; the command needs: pip install 'pixel-middleware[cli]'\n",
     )
 
 
-def test_a_broken_installation_is_not_taken_for_a_missing_extra(tmp_path):
+def test_a_broken_installation_is_not_taken_for_a_missing_extra(run_command, tmp_path):
     (tmp_path / "click.py").write_text("raise ModuleNotFoundError('gone', name='pixel_middleware.gone')")
-    done = run("serve", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = run_command("serve", PYTHONPATH=str(tmp_path))
     assert "Traceback" in done.stderr
 
 
@@ -127,18 +152,12 @@ def no_poison(write_key, batch):
     return (400, {}) if any(event["event"] == "poison" for event in batch) else None
 
 
-def test_serve_forwards_what_it_stores(tmp_path):
+def test_serve_forwards_what_it_stores(serve_command):
     with DataPlane() as plane:
-        command = [*COMMAND, "serve", "--port", "0", "--forward-to", plane.url]
-        with subprocess.Popen(
-            command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-        ) as process:
-            first = process.stdout.readline()
-            assert f"into events.db, and on to {plane.url}" in first
-            assert get(re.search(r"http://127\.0\.0\.1:\d+/", first)[0] + TRACK) == (200, b"OK")
-            while not plane.stored:
-                pass
-            process.send_signal(signal.SIGINT)
+        first = serve_command("--forward-to", plane.url).stdout.readline()
+        assert f"into events.db, and on to {plane.url}" in first
+        assert get(address_in(first) + TRACK) == (200, b"OK")
+        until(lambda: plane.stored, "the event")
         assert plane.stored[0]["event"] == "Order Completed"
 
 
@@ -178,8 +197,8 @@ def test_drain_says_what_is_left_and_outbox_why(outbox):
         (["--output", "missing/x.db"], "cannot use missing/x.db"),
     ],
 )
-def test_what_serve_cannot_do_is_an_error_at_start(tmp_path, arguments, message):
-    done = run("serve", *arguments, cwd=tmp_path)
+def test_what_serve_cannot_do_is_an_error_at_start(run_command, arguments, message):
+    done = run_command("serve", *arguments)
     assert (done.returncode, message in " ".join(done.stderr.split()), "Traceback" in done.stderr) == (2, True, False)
 
 

@@ -1,5 +1,6 @@
 """Each example starts with the line that its README gives, and its page, in a browser, produces an event."""
 
+import itertools
 import os
 import re
 import shlex
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from html import unescape
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from chromium import browse, needs_chromium
@@ -17,19 +19,19 @@ EXAMPLES = ROOT / "examples"
 LINES = re.findall(r"\| (http://[^ |]+)[^|]*\| `([^`]+)` \|", (EXAMPLES / "README.md").read_text("utf-8"))
 
 
-@pytest.fixture(params=LINES, ids=lambda line: shlex.split(line[1])[-1])
-def example(request):
-    """The page of an example that runs, and what it prints."""
+@pytest.fixture(params=LINES, ids=lambda line: re.search(r"examples/\S+", line[1])[0])
+def example(request, popen, free_port):
+    """The page of an example that runs, on a port of ours, and what it prints."""
     url, line = request.param
-    *assignments, command, argument = shlex.split(line)
-    program = str(Path(sys.executable).parent / Path(command).name)
-    environment = {"PYTHONDEVMODE": ""} | dict(each.split("=") for each in assignments)
-    process = subprocess.Popen(
-        [program, argument], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        yield url, get_when_up(url).decode(), process.stdout
-        process.terminate()
+    port = str(urlsplit(url).port)
+    url = url.replace(port, str(free_port))
+    words = shlex.split(line.replace(port, str(free_port)))
+    assignments = list(itertools.takewhile(re.compile("[A-Z]+=").match, words))
+    command, *arguments = words[len(assignments) :]
+    environment = {"PYTHONDEVMODE": "", "PORT": str(free_port)} | dict(each.split("=") for each in assignments)
+    program = Path(sys.executable).parent / Path(command).name
+    process = popen([program, *arguments], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+    return url, get_when_up(url, process).decode(), process.stdout
 
 
 def arrived(output):
@@ -48,6 +50,13 @@ def test_its_page_produces_an_event_in_a_browser(example, tmp_path):
         f"page Shop {{'url': '{url}'}}\n",
         "track Email Opened {'order': '4711', 'campaign': 'confirmation'}\n",
     )
+
+
+@pytest.mark.parametrize(("url", "line"), LINES)
+def test_each_listens_where_its_readme_says(url, line):
+    port = str(urlsplit(url).port)
+    program = ROOT / re.search(r"examples/\S+", line)[0]
+    assert f'int(os.environ.get("PORT", "{port}"))' in program.read_text("utf-8") or f"http_port={port}" in line
 
 
 def test_each_is_short():

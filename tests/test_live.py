@@ -2,16 +2,16 @@
 
 import json
 import shutil
-import time
 import urllib.request
 from urllib.parse import urlencode
 
 import pytest
 import webtest
 from chromium import BROWSER
+from conftest import host_app
+from processes import GUARD, PATIENCE_S, until
 from selenium import webdriver
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from pixel_middleware import ConfigurationError, PixelMiddleware
 from pixel_middleware.watch import live
@@ -19,11 +19,6 @@ from pixel_middleware.watch.live import LiveView
 
 TRACK = "/pixel/v1/track?writeKey=k&anonymousId=a&event="
 LOCAL = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8080"}
-
-
-def host_app(environ, start_response):
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "4")])
-    return [b"host"]
 
 
 @pytest.fixture
@@ -42,9 +37,6 @@ def feed(client, after=0):
 
 
 def test_it_shows_what_became_of_each_pixel_and_why(watched):
-    def fail(event):
-        raise OSError
-
     client = watched()
     client.get(f"{TRACK}Signup")
     client.get(TRACK, status=400)
@@ -157,7 +149,7 @@ HOSTILE = {
 
 
 @pytest.fixture
-def browser(tmp_path):
+def browser(tmp_path, free_port):
     driver = shutil.which("chromedriver")
     if not BROWSER or not driver:
         pytest.skip("Chromium or its driver is not installed")
@@ -166,21 +158,27 @@ def browser(tmp_path):
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", f"--user-data-dir={tmp_path}/p"):
         options.add_argument(argument)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    service = webdriver.ChromeService(driver, port=free_port, popen_kw={"start_new_session": True})
+    browser = webdriver.Chrome(options, service)
+    GUARD.watch(service.process.pid)
     yield browser
     browser.quit()
+    GUARD.forget(service.process.pid)
 
 
 @pytest.fixture
 def page(browser, serve, events):
     """The live view in a browser, and a function that waits for something in it."""
-    base = f"http://127.0.0.1:{serve(LiveView(PixelMiddleware(host_app, events.append)))}"
-    browser.get(f"{base}/pixel/live")
+    live_view, polls = LiveView(PixelMiddleware(host_app, events.append)), []
 
-    def wait_for(condition):
-        return WebDriverWait(browser, 30).until(lambda driver: condition())
+    def app(environ, start_response):
+        if environ["PATH_INFO"].endswith("/feed"):
+            polls.append(environ["QUERY_STRING"])
+        return live_view(environ, start_response)
 
-    browser.base, browser.wait_for = base, wait_for
+    browser.base, browser.polls = f"http://127.0.0.1:{serve(app)}", polls
+    browser.get(f"{browser.base}/pixel/live")
+    browser.wait_for = lambda condition: until(condition, f"the page to change:\n{browser.page_source}")
     browser.names = lambda: [name.text for name in browser.find_elements(By.CSS_SELECTOR, "#list .name")]
     return browser
 
@@ -188,7 +186,7 @@ def page(browser, serve, events):
 def send(page, **parameters):
     query = urlencode({"writeKey": "k", "anonymousId": "a"} | parameters)
     try:
-        urllib.request.urlopen(f"{page.base}/pixel/v1/track?{query}").close()
+        urllib.request.urlopen(f"{page.base}/pixel/v1/track?{query}", timeout=PATIENCE_S).close()
     except urllib.error.HTTPError as refused:
         refused.close()
 
@@ -226,7 +224,7 @@ def test_events_come_by_themselves_and_can_be_filtered(page):
 def test_a_pause_holds_the_page_and_loses_nothing(page):
     page.find_element(By.ID, "pause").click()
     send(page, event="Signup")
-    time.sleep(2.5)  # polls twice meanwhile
+    page.wait_for(lambda: "after=1" in page.polls)  # it has got the event, and asks for the next
     assert page.names() == []
     page.find_element(By.ID, "pause").click()
     assert page.names() == ["Signup"]

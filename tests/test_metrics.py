@@ -2,11 +2,11 @@
 
 import logging
 import os
-import subprocess
 import sys
 import urllib.request
 
 import pytest
+from processes import PATIENCE_S
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -39,7 +39,7 @@ def test_a_scraper_reads_every_count(serve, outbox):
             urllib.request.urlopen(f"{base}{PIXEL}{query}").close()
         except urllib.error.HTTPError as refused:
             refused.close()
-    assert outbox.flush(timeout_s=30)
+    assert outbox.flush(PATIENCE_S)
     with urllib.request.urlopen(f"{base}/metrics") as answer:
         text = answer.read().decode()
     samples = {
@@ -81,9 +81,9 @@ def test_refusals_are_logged_once_a_second_for_each_reason_and_without_the_paylo
     assert (last.pixel_reason, last.pixel_count, last.pixel_total) == ("missing_event", 5, 6)
 
 
-def test_without_its_library_it_names_the_extra(tmp_path):
+def test_without_its_library_it_names_the_extra(run, tmp_path):
     (tmp_path / "prometheus_client.py").write_text("raise ModuleNotFoundError('gone', name='prometheus_client')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", "import pixel_middleware.watch.metrics"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = run(command, env=environment)
     assert "pip install 'pixel-middleware[prometheus]'" in done.stderr

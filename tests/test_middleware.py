@@ -324,7 +324,7 @@ def test_no_count_is_lost_among_32_threads(events):
             client.get(TRACK)
             client.get("/pixel/v1/track", status=400)
 
-    threads = [threading.Thread(target=post_many) for _ in range(32)]
+    threads = [threading.Thread(target=post_many, daemon=True) for _ in range(32)]
     for thread in threads:
         thread.start()
     for thread in threads:

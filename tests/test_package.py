@@ -1,7 +1,6 @@
 """The package as a whole: its exported names and the direction of its imports."""
 
 import ast
-import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -73,11 +72,11 @@ def test_exports_exactly_these_names():
     assert all(hasattr(pixel_middleware, name) for name in pixel_middleware.__all__)
 
 
-def test_importing_it_needs_webob_alone():
+def test_importing_it_needs_webob_alone(run):
     code = (
         "import sys; before = set(sys.modules); import pixel_middleware;"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before};"
         "print(sorted(new - sys.stdlib_module_names - {'cgi', 'legacy_cgi'}))"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    done = run([sys.executable, "-W", "ignore", "-c", code])
     assert done.stdout == "['pixel_middleware', 'webob']\n"

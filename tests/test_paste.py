@@ -6,12 +6,13 @@ from textwrap import dedent
 
 import pytest
 import webtest
+from dataplane import DataPlane
 from paste.deploy import loadapp
+from processes import until
 
 from pixel_middleware import ConfigurationError, PixelMiddleware
 from pixel_middleware.frameworks.paste import filter_app_factory
 from pixel_middleware.settings import SETTINGS
-from pixel_middleware.sinks import EventLog
 
 events = []
 """What the ini files below hand events to."""
@@ -113,8 +114,11 @@ def test_a_file_may_be_the_sink(tmp_path):
 
 
 def test_a_file_may_be_forwarded(tmp_path):
-    app = filter_app_factory(demo_app({}), {}, output=str(tmp_path / "events.db"), forward_to="https://plane.example")
-    assert isinstance(app._endpoint._sink, EventLog)
+    with DataPlane() as plane:
+        app = filter_app_factory(demo_app({}), {}, output=str(tmp_path / "events.db"), forward_to=plane.url)
+        webtest.TestApp(app, lint=True).get(PIXEL)
+        until(lambda: plane.stored, "the event")
+        assert plane.stored[0]["event"] == "e"
 
 
 SINK = {"sink": f"{HERE}:collect"}

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from urllib.parse import urlsplit
 
@@ -259,8 +258,8 @@ def test_an_empty_signing_key_is_refused():
         ("jsonschema", "from pixel_middleware.processors.schema import require_schema; require_schema({})", "schema"),
     ],
 )
-def test_a_missing_extra_is_named_when_the_app_starts(tmp_path, module, code, extra):
+def test_a_missing_extra_is_named_when_the_app_starts(run, tmp_path, module, code, extra):
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('gone', name='{module}')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = run([sys.executable, "-c", code], env=environment)
     assert f"pip install 'pixel-middleware[{extra}]'" in done.stderr

@@ -5,13 +5,12 @@ import json
 import os
 import socket
 import urllib.request
-from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from processes import until_up
+from processes import PATIENCE_S, TESTS, until_up
 
-AMP = json.loads((Path(__file__).parent / "data" / "amp-requests.json").read_text("utf-8"))
+AMP = json.loads((TESTS / "data" / "amp-requests.json").read_text("utf-8"))
 GUNICORN = ("-m", "gunicorn", "--bind=127.0.0.1:{port}", "--workers=2", "hosting_app:app", "-k")
 
 SERVERS = {
@@ -36,11 +35,12 @@ class Site:
         return [json.loads(line) for line in self._path.read_text("utf-8").splitlines()]
 
     def open(self, path, data=None, **headers):
-        return urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers))
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)
+        return urllib.request.urlopen(request, timeout=PATIENCE_S)
 
     def raw(self, request):
         """The answer to these bytes, until the server closes."""
-        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as connection:
             connection.sendall(request)
             return b"".join(iter(lambda: connection.recv(65536), b""))
 
@@ -48,8 +48,7 @@ class Site:
 @pytest.fixture(params=SERVERS)
 def site(request, start, tmp_path, free_port):
     command = [word.format(port=free_port) for word in SERVERS[request.param]]
-    start(*command, EVENTS=str(tmp_path / "events.jsonl"))
-    until_up(free_port)
+    until_up(free_port, start(*command, EVENTS=str(tmp_path / "events.jsonl")))
     return Site(free_port, tmp_path / "events.jsonl")
 
 
