@@ -31,12 +31,12 @@ def test_the_readmes_first_snippet_runs(tmp_path, free_port):
         process.terminate()
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/**/*.md")), ids=lambda path: path.name)
 def test_examples_in_the_docs_are_true(path):
     assert doctest.testfile(str(path), module_relative=False).failed == 0
 
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
