@@ -33,6 +33,8 @@ class Endpoint:
         self._processors: list[Processor] = checked["processors"]
         self._is_known_key: Callable[[str], bool] = checked["write_keys"]
         self._require_anonymous_id: bool = checked["require_anonymous_id"]
+        gives_id = any(getattr(processor, "gives_anonymous_id", False) for processor in self._processors)
+        self._require_id = self._require_anonymous_id or not gives_id
         self._trusted_proxies: int = checked["trusted_proxies"]
         self._limits = Limits(
             max_query_bytes=checked["max_query_bytes"],
@@ -77,7 +79,13 @@ class Endpoint:
         image = self._image if self._image is not None else has_gif_suffix or answers.wants_image(environ)
         try:
             query = environ.get("QUERY_STRING", "")
-            sent = map_query(kind, query, self._limits, require_anonymous_id=self._require_anonymous_id)
+            sent = map_query(
+                kind,
+                query,
+                self._limits,
+                require_anonymous_id=self._require_anonymous_id,
+                require_id=self._require_id,
+            )
             if not self._is_known_key(sent["writeKey"]):
                 raise BadPixel("invalid_write_key", "writeKey is not known here; use the key of a source of this site")
             if method == "HEAD":

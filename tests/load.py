@@ -1,4 +1,4 @@
-"""Load on a gunicorn whose workers are killed meanwhile."""
+"""Load on a server whose workers are killed meanwhile."""
 
 import http.client
 import os
@@ -12,8 +12,8 @@ from processes import PATIENCE_S, until
 KILLS = int(os.environ.get("PIXEL_FAULT_KILLS", "20"))
 
 
-def collect_under_fire(server, port, clients=8, between_kills=100):
-    """The messageIds that `server`, a gunicorn, answered with 200, while KILLS of its workers were killed.
+def collect_under_fire(server, port, clients=8, between_kills=100, kills=KILLS):
+    """The messageIds that `server` answered with 200, while so many of its workers were killed.
 
     Before each kill it has answered some more.
     """
@@ -25,7 +25,7 @@ def collect_under_fire(server, port, clients=8, between_kills=100):
     for thread in threads:
         thread.start()
     try:
-        for kill in range(1, KILLS + 1):
+        for kill in range(1, kills + 1):
             enough = kill * between_kills
             until(lambda: len(acknowledged) >= enough, f"{enough} answers")  # noqa: B023, called at once
             workers = until(lambda: children_of(server.pid), "a worker")

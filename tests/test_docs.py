@@ -14,7 +14,7 @@ from processes import get_when_up
 from pixel_middleware import PixelMiddleware
 from pixel_middleware.destinations import RudderStack
 from pixel_middleware.errors import Reason
-from pixel_middleware.sinks import Outbox
+from pixel_middleware.sinks import EventLog
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ def test_the_readmes_first_snippet_runs(popen, free_port):
     assert "'event': 'Signup'" in process.stdout.readline()
 
 
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 SESSIONS = [page for page in PAGES if "\n>>> " in page.read_text("utf-8")]
 
 
@@ -41,10 +41,10 @@ def test_examples_in_the_docs_are_true(path):
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_code_in_the_docs_runs(path, tmp_path, monkeypatch, events, free_port):
-    """Each block after the other, as a reader would type them who has an `app`, a `sink` and an `outbox`."""
+    """Each block after the other, as a reader would type them who has an `app`, a `sink` and a `log`."""
     monkeypatch.chdir(tmp_path)
-    outbox = Outbox("reader.db", RudderStack(f"http://127.0.0.1:{free_port}"))
-    names = {"app": PixelMiddleware(demo_app, events.append), "sink": events.append, "outbox": outbox}
+    log = EventLog("reader.db", {"rudderstack": RudderStack(f"http://127.0.0.1:{free_port}")})
+    names = {"app": PixelMiddleware(demo_app, events.append), "sink": events.append, "log": log}
     names["PixelMiddleware"] = PixelMiddleware  # imported by the README's first snippet, which runs above
     for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
         if not block.startswith(">>>") and "serve_forever()" not in block:

@@ -10,7 +10,6 @@ from hypothesis import given
 from strategies import objects, text
 
 from pixel_middleware import ConfigurationError, PixelMiddleware, UnsendableEvent, pixel_url, processors
-from pixel_middleware.processors import opens
 from pixel_middleware.processors.schema import require_schema
 from pixel_middleware.wire.mapping import map_query
 from pixel_middleware.wire.query import split_pairs
@@ -74,31 +73,6 @@ def test_what_was_dropped_is_counted():
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/pixel/v1/track", "QUERY_STRING": PIXEL.partition("?")[2]}
     app(environ | {"HTTP_SEC_GPC": "1"}, lambda status, headers: None)
     assert app.stats()["dropped"] == 1
-
-
-FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
-GMAIL = "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)"
-MACHINES = [
-    pytest.param({"User_Agent": FIREFOX}, {"isBot": False}, True, id="a browser"),
-    pytest.param({"User_Agent": "Mozilla/5.0 (compatible; bingbot/2.0)"}, {"isBot": True}, False, id="a crawler"),
-    pytest.param({"User_Agent": GMAIL}, {"isBot": False, "imageProxy": "Gmail"}, True, id="Gmail's proxy"),
-    pytest.param({"User_Agent": "YahooMailProxy"}, {"isBot": False, "imageProxy": "Yahoo"}, True, id="Yahoo's proxy"),
-    pytest.param({"Sec_Purpose": "prefetch;prerender"}, {"isBot": False, "prefetch": True}, False, id="a prerender"),
-    pytest.param({"Purpose": "prefetch"}, {"isBot": False, "prefetch": True}, False, id="an older prefetch"),
-    pytest.param({"X_Moz": "prefetch"}, {"isBot": False, "prefetch": True}, False, id="Firefox's prefetch"),
-]
-
-
-@pytest.mark.parametrize(("headers", "flags", "is_kept"), MACHINES)
-def test_machines_are_told_from_people(collect, events, headers, flags, is_kept):
-    context = collect(opens.flag_automation, **headers)["context"]
-    assert {name: context[name] for name in ("isBot", "prefetch", "imageProxy") if name in context} == flags
-    events.clear()
-    assert (collect(opens.drop_automation, **headers) is not None) is is_kept
-
-
-def test_a_crawler_that_says_so_in_the_query_is_one(collect):
-    assert collect(opens.flag_automation, query="context.userAgent=Googlebot/2.1")["context"]["isBot"] is True
 
 
 def test_convert_makes_numbers_and_leaves_what_is_none(collect):
@@ -254,7 +228,7 @@ def test_an_empty_signing_key_is_refused():
 @pytest.mark.parametrize(
     ("module", "code", "extra"),
     [
-        ("crawleruseragents", "from pixel_middleware.processors.opens import flag_automation", "bots"),
+        ("crawleruseragents", "from pixel_middleware.processors.opens import judge_open", "bots"),
         ("jsonschema", "from pixel_middleware.processors.schema import require_schema; require_schema({})", "schema"),
     ],
 )

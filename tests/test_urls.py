@@ -80,6 +80,24 @@ def test_anything_else_is_refused_before_the_endpoint_sees_it(properties):
     assert sent(url)["event"] == "e"
 
 
+def test_the_time_of_sending_becomes_a_property_with_its_milliseconds():
+    sent_at = datetime(2026, 1, 2, 5, 4, 5, 678901, timezone(timedelta(hours=2)))
+    arrived = sent(track(properties={"mail": "welcome"}, sent_at=sent_at))
+    assert arrived["properties"] == {"mail": "welcome", "email_sent_at": "2026-01-02T03:04:05.678Z"}
+    assert "sentAt" not in arrived
+
+
+@pytest.mark.parametrize("sent_at", [datetime(2026, 1, 2), date(2026, 1, 2), "2026-01-02T03:04:05Z", 1767322800])
+def test_a_time_of_sending_without_a_time_zone_is_refused(sent_at):
+    with pytest.raises(UnsendableEvent, match=r"sent_at must be a datetime with a time zone, like datetime.now\(UTC\)"):
+        track(sent_at=sent_at)
+
+
+def test_a_time_of_sending_that_is_said_twice_is_refused():
+    with pytest.raises(UnsendableEvent, match=r"sent_at and properties.email_sent_at say the same; leave one out"):
+        track(sent_at=datetime(2026, 1, 2, tzinfo=UTC), properties={"email_sent_at": "yesterday"})
+
+
 def test_a_page_call_has_a_name():
     url = pixel_url(BASE, "page", write_key="k", anonymous_id="a", name="Home", image=False)
     assert url == "https://example.com/pixel/v1/page?writeKey=k&anonymousId=a&name=Home"

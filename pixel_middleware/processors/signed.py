@@ -8,7 +8,7 @@ from webob import Request
 from pixel_middleware.errors import BadPixel, ConfigurationError
 from pixel_middleware.events import Event
 from pixel_middleware.wire.query import split_pairs
-from pixel_middleware.wire.signatures import SIGNATURE, is_signed
+from pixel_middleware.wire.signatures import SIGNATURE, VERIFIED, is_signed
 
 
 class verify_signature:
@@ -25,5 +25,6 @@ class verify_signature:
     def __call__(self, event: Event, request: Request) -> Event:
         if not is_signed(event["type"], split_pairs(request.environ.get("QUERY_STRING", "")), self._keys):
             raise BadPixel("invalid_signature", "the signature is missing or wrong; use the URL as it was made")
+        request.environ[VERIFIED] = True  # for processors that believe only what this site signed
         cast(dict[str, Any], event).pop(SIGNATURE)
         return event

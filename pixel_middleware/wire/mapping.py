@@ -31,16 +31,24 @@ BLANK_IS_ABSENT = ("messageId", "channel", "originalTimestamp", "sentAt")
 """What the server fills in, so that a blank one (AMP sends `messageId=`) is as good as none."""
 
 
-def map_query(kind: Kind, query: str, limits: Limits = DEFAULT_LIMITS, *, require_anonymous_id: bool = True) -> Tree:
+def map_query(
+    kind: Kind,
+    query: str,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    require_anonymous_id: bool = True,
+    require_id: bool = True,
+) -> Tree:
     """What the client sent, nested and checked.
 
-    `query` is a WSGI `QUERY_STRING`: raw, still percent-encoded, one character for each byte. Raises `BadPixel`.
+    `query` is a WSGI `QUERY_STRING`: raw, still percent-encoded, one character for each byte. Without
+    `require_anonymous_id` a `userId` may stand in; without `require_id` both may be missing. Raises `BadPixel`.
     """
     names, values = split(query, limits)
     shape = _shape(tuple(names), limits.max_depth) if len(names) <= _MOST_NAMES else None
     sent = nest(zip(names, values, strict=True), limits.max_depth) if shape is None else shape.fill(values)
     _unquote_anonymous_id(sent)
-    _require_names(kind, sent, require_anonymous_id)
+    _require_names(kind, sent, require_anonymous_id, require_id)
     if kind == "page" and sent.get("name") == "":
         sent["name"] = "Unknown Page"
     for name in BLANK_IS_ABSENT:
@@ -141,10 +149,10 @@ def _unquote_anonymous_id(sent: Tree) -> None:
         sent["anonymousId"] = value[1:-1]
 
 
-def _require_names(kind: Kind, sent: Tree, require_anonymous_id: bool) -> None:
+def _require_names(kind: Kind, sent: Tree, require_anonymous_id: bool, require_id: bool) -> None:
     if _is_blank(sent, "writeKey"):
         raise BadPixel("missing_write_key", "writeKey is missing; add writeKey=... with the key of your source")
-    if _is_blank(sent, "anonymousId") and (require_anonymous_id or _is_blank(sent, "userId")):
+    if require_id and _is_blank(sent, "anonymousId") and (require_anonymous_id or _is_blank(sent, "userId")):
         instead = "" if require_anonymous_id else " or userId=..."
         raise BadPixel(
             "missing_anonymous_id",

@@ -15,6 +15,9 @@ from pixel_middleware.events import Kind
 SIGNATURE = "signature"
 """The parameter that carries it, which is not part of what is signed."""
 
+VERIFIED = "pixel_middleware.signature_verified"
+"""True in the environ of a request whose signature was verified. No client can set it: its headers begin with HTTP_."""
+
 
 def sign(kind: Kind, pairs: Iterable[tuple[str, str]], key: str) -> str:
     """The signature of a pixel of this kind, 43 characters. Values of a repeated name are signed in their order."""

@@ -23,6 +23,9 @@ from pixel_middleware.wire.mapping import OBJECTS, map_query
 from pixel_middleware.wire.query import Limits
 from pixel_middleware.wire.signatures import SIGNATURE, sign
 
+SENT_AT = "email_sent_at"
+"""The property that carries `sent_at`. Not the event's own `sentAt`: by that, RudderStack corrects a client's clock."""
+
 LONG_URL_BYTES = 2000  # mail clients and proxies cut or drop longer ones
 
 _NO_LIMITS = Limits(max_query_bytes=1 << 30)
@@ -41,6 +44,7 @@ def pixel_url(
     properties: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
     message_id: str | None = None,
+    sent_at: datetime | None = None,
     image: bool = True,
     prefix: str = "/pixel/v1",
     signing_key: str | None = None,
@@ -54,6 +58,8 @@ def pixel_url(
         event: of a track call. name: of a page call.
         properties, context: nested as you like; see the module for how values are written.
         message_id: makes repeated loads of one URL recognisable as one event.
+        sent_at: when the mail goes out, with its time zone: becomes `properties.email_sent_at`, for `judge_open`, which
+            believes it only in a signed URL.
         image: answer with an image whatever the client says of itself; right for emails.
         prefix: the endpoint's.
         signing_key: the secret that `processors.verify_signature` knows too.
@@ -61,6 +67,8 @@ def pixel_url(
     Raises `UnsendableEvent` for what no URL can carry. Warns if the URL is longer than `LONG_URL_BYTES`.
     """
     _check_base(base)
+    if sent_at is not None:
+        properties = _stamped(properties or {}, sent_at)
     pairs = [
         *_pairs("writeKey", write_key),
         *_pairs("anonymousId", _protect_quotes(anonymous_id)),
@@ -119,6 +127,14 @@ def _check_query(kind: Kind, query: str, *, require_anonymous_id: bool) -> None:
         map_query(kind, query, _NO_LIMITS, require_anonymous_id=require_anonymous_id)
     except BadPixel as error:
         raise UnsendableEvent(error.message) from error
+
+
+def _stamped(properties: Mapping[str, Any], sent_at: datetime) -> Mapping[str, Any]:
+    if not isinstance(sent_at, datetime) or sent_at.tzinfo is None:
+        raise UnsendableEvent("sent_at must be a datetime with a time zone, like datetime.now(UTC)")
+    if SENT_AT in properties:
+        raise UnsendableEvent(f"sent_at and properties.{SENT_AT} say the same; leave one out")
+    return {**properties, SENT_AT: sent_at}
 
 
 def _protect_quotes(anonymous_id: str | None) -> str | None:
