@@ -17,7 +17,7 @@ from statistics import median
 from measure import Result
 
 from pixel_middleware.events import Visit, make_event, to_json
-from pixel_middleware.sinks import JSONLines, SQLite
+from pixel_middleware.sinks import EventLog, JSONLines
 
 
 def an_event():
@@ -77,7 +77,7 @@ CONTENDERS = {
     "SQLite commit each": CommitEach,
     "persist-queue": persist_queue,
     "our JSONLines": JSONLines,
-    "our SQLite": SQLite,
+    "our EventLog": EventLog,
 }
 
 

@@ -10,7 +10,7 @@ import workload
 from measure import Result
 
 from pixel_middleware.replay import Replay, opened
-from pixel_middleware.sinks import SQLite
+from pixel_middleware.sinks import EventLog
 
 LINES = 100_000
 GOAL = 20_000
@@ -40,7 +40,7 @@ def _lines_a_second(log):
         path = Path(folder, "access.log")
         rounds = LINES // len(log)
         path.write_bytes(b"".join(line % second for second in range(rounds) for line in log))
-        sink = SQLite(Path(folder, "events.db"))
+        sink = EventLog(Path(folder, "events.db"))
         replay = Replay()
         started = time.perf_counter()
         with path.open("rb") as raw:

@@ -70,6 +70,29 @@ class Visit(NamedTuple):
     referer: str = ""
 
 
+class Refusal(NamedTuple):
+    """A request whose event no sink has, as `PixelMiddleware(..., refused=)` hands it over.
+
+    Of a dropped one there is the moment, the kind and the cause alone: a processor dropped it to forget it.
+    """
+
+    at: float
+    """When, as Unix time."""
+    kind: Literal["rejected", "failed", "dropped"]
+    reason: str = ""
+    """As in `X-Pixel-Error`."""
+    message: str = ""
+    """What the client read."""
+    path: str = ""
+    query: str = ""
+    """The raw query string, whole."""
+    user_agent: str = ""
+    network: str = ""
+    """Of the client's address: /24 or /48."""
+    cause: str = ""
+    """The processor that dropped it or failed, or the sink's exception."""
+
+
 def timestamp(moment: datetime) -> str:
     """`moment`, which is in UTC, as `2026-01-02T03:04:05.678Z`."""
     return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -23,7 +23,7 @@ class Worker(forks.ForkAware):
     _run: "_Run | None"
     _last: "_Run | None"
 
-    def __init__(self, name: str, work: Callable[[], float], at_end: Callable[[], None]) -> None:
+    def __init__(self, name: str, work: Callable[[], float], at_end: Callable[[], object]) -> None:
         self._name = name
         self._work = work
         self._at_end = at_end

@@ -22,13 +22,14 @@ from typing import Any, TypedDict
 from pixel_middleware import settings
 from pixel_middleware.destinations.base import Destination
 from pixel_middleware.errors import ConfigurationError
-from pixel_middleware.events import Event, timestamp, to_json
+from pixel_middleware.events import Event, Refusal, timestamp, to_json
 from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
 from pixel_middleware.runtime.threads import offload
 from pixel_middleware.sinks import positions
 from pixel_middleware.sinks.carrier import Carrier
 from pixel_middleware.sinks.positions import Positions
+from pixel_middleware.sinks.refusals import Refusals
 from pixel_middleware.sinks.retention import Retention
 from pixel_middleware.sinks.store import Store
 
@@ -131,6 +132,7 @@ class EventLog:
             )
             for name, destination in destinations.items()
         }
+        self._refusals = Refusals(self._store)
         self._open()
         _live.add(self)
 
@@ -150,6 +152,14 @@ class EventLog:
             forks.after_uwsgi_fork(self.start)
             for carrier in self._carriers.values():
                 carrier.start()
+
+    def refused(self, refusal: Refusal) -> None:
+        """Keep a request that was refused: for `PixelMiddleware(app, log, refused=log.refused)`.
+
+        The newest 1,000 are kept, and at most 100 a second. They are written within a second, by a thread of their
+        own; it costs the request next to nothing, and never fails.
+        """
+        self._refusals.add(refusal)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until what the log holds now is delivered to all destinations, or dead; whether it was, in that time."""
@@ -199,6 +209,7 @@ class EventLog:
         deadline = time.monotonic() + timeout_s
         for carrier in self._carriers.values():
             carrier.stop(max(0.0, deadline - time.monotonic()))
+        self._refusals.stop(max(0.0, deadline - time.monotonic()))
         self._store.close()
 
     def _open(self) -> None:
