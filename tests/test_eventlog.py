@@ -925,3 +925,39 @@ def test_any_failure_of_a_tee_is_a_failure(make_client):
     taken = []
     make_client(tee(taken.append, full)).get("/pixel/v1/page?writeKey=k&anonymousId=a", status=503)
     assert len(taken) == 1
+
+
+NO_DESCRIPTORS = """
+import os, resource, sys, time
+from pixel_middleware import StorageError
+from pixel_middleware.destinations import Destination
+from pixel_middleware.events import Visit, make_event
+from pixel_middleware.sinks import EventLog
+
+sent = []
+class Recorder(Destination):
+    def send(self, events):
+        sent.extend(event["event"] for event in events)
+
+def event(name):
+    return make_event("track", {"writeKey": "k", "anonymousId": "a", "event": name}, Visit())
+
+log = EventLog(sys.argv[1], {"it": Recorder()})
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+log.start()
+try:
+    log(event("refused"))
+except StorageError as error:
+    print("refused:", error)
+time.sleep(1)
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+log(event("a"))
+print(log.flush(60), sent)
+"""
+
+
+def test_no_descriptors_for_a_second_is_survived(run, path):
+    done = run([sys.executable, "-c", NO_DESCRIPTORS, path])
+    refused, flushed = done.stdout.splitlines()
+    assert ("refused:" in refused, flushed) == (True, "True ['a']"), done.stderr
