@@ -55,6 +55,13 @@ def test_a_torn_line_does_not_swallow_the_next_event(sink, path, make_event):
     assert (len(lines), json.loads(lines[2])["event"]) == (3, "b")
 
 
+def test_a_line_torn_inside_a_letter_does_not_hide_the_other_events(sink, path, make_event):
+    event = make_event("a")
+    path.write_bytes('{"event": "ü'.encode()[:-1])
+    sink(event)
+    assert sink.message_ids() == {event["messageId"]}
+
+
 @pytest.mark.parametrize("rotate", ["rename", "unlink", "truncate"])
 def test_it_survives_log_rotation(sink, path, make_event, rotate):
     sink(make_event("a"))

@@ -48,7 +48,11 @@ class LockFile(forks.ForkAware):
         """
         forks.notice(self)
         turn = self._turn
-        if not turn.acquire(wait):
+        if wait:
+            self._waiting.append(turn)
+            turn.acquire()
+            self._waiting.pop()
+        elif self._waiting or not turn.acquire(False):  # who asks again and again must not starve those who wait
             return False
         had = False
         try:
@@ -125,6 +129,7 @@ class LockFile(forks.ForkAware):
     def after_fork_in_child(self) -> None:
         """The descriptor stays: what it locks is by process."""
         self._turn = native_lock()
+        self._waiting: list[object] = []
         self._claiming = native_lock()
         self._opening = native_lock()
         self._owners: dict[int, object] = {}

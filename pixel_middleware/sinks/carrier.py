@@ -113,6 +113,7 @@ class Carrier(forks.ForkAware):
 
     def _leave(self) -> None:
         self._resign()
+        self.positions.close()
         self._destination.close()
 
     def after_fork_in_parent(self) -> None:

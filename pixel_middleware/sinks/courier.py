@@ -189,7 +189,7 @@ class Courier:
             self._probe(known or new)
         if known:
             self._deliver_known(known)
-        self._deliver_new(new)
+        self._deliver_new(new, len(head) == self._batch_size)
         self._judge_later()
         self._is_calm = True
         self._position = head[-1].id
@@ -309,9 +309,10 @@ class Courier:
                 if len(self._later) >= 4 and not self._got_through:
                     self._judge_later()
 
-    def _deliver_new(self, lanes: dict[str, list[Record]]) -> None:
+    def _deliver_new(self, lanes: dict[str, list[Record]], is_full: bool) -> None:
         """Deliver what belongs to lanes never accepted, each alone; those beyond `NEW_LANES_S` are held, untried."""
-        deadline = time.monotonic() + NEW_LANES_S
+        # Less where more stands behind, in which the lanes that were accepted have events too.
+        deadline = time.monotonic() + (NEW_LANES_S / 5 if is_full else NEW_LANES_S)
         for lane, group in lanes.items():
             if time.monotonic() > deadline:
                 if not self._got_through:

@@ -72,6 +72,7 @@ class LogStats(TypedDict):
     """What an event log holds, and how its destinations are doing."""
 
     events: int
+    """From the oldest to the newest; those between that were deleted count too."""
     bytes: int
     destinations: dict[str, DestinationStats]
 
@@ -219,6 +220,8 @@ class EventLog:
                 if carrier.positions.needs_claim():
                     self._store.write(carrier.positions.claim)
         finally:
+            for carrier in self._carriers.values():
+                carrier.positions.close()
             self._store.close()
 
     def _on_new_file(self, connection: sqlite3.Connection) -> None:
@@ -263,24 +266,25 @@ class _Rows:
 
 def stats(store: Store, carried: Iterable[str] = ()) -> LogStats:
     """What the file of `store` holds; `carried` are the destinations that this process carries to."""
-    newest, events = store.read("SELECT coalesce(max(id), 0), coalesce(max(id) - min(id) + 1, 0) FROM events")[0]
+    # Each alone reads one row; both in one SELECT would read them all.
+    ((oldest, newest),) = store.read("SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events)")
     ((total, free, size),) = store.read(
         "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
     )
     columns = (
-        "name, position, carrier, beat_at, sent, retried, given_up, last_success_at, last_error, "
-        "(SELECT count(*) FROM setbacks WHERE destination = name AND state = 'held'), "
-        "(SELECT count(*) FROM setbacks WHERE destination = name AND state = 'dead'), "
-        "(SELECT received_at FROM events WHERE id = (SELECT min(id) FROM events WHERE id > position)), "
+        "d.name, position, carrier, beat_at, sent, retried, given_up, last_success_at, last_error, "
+        "(SELECT count(*) FROM setbacks WHERE destination = d.name AND state = 'held'), "
+        "(SELECT count(*) FROM setbacks WHERE destination = d.name AND state = 'dead'), "
+        "(SELECT received_at FROM events WHERE id = (SELECT min(id) FROM events WHERE id > d.position)), "
         "(SELECT received_at FROM events WHERE id = "
-        "(SELECT min(id) FROM setbacks WHERE destination = name AND state = 'held'))"
+        "(SELECT min(id) FROM setbacks WHERE destination = d.name AND state = 'held'))"
     )
     return LogStats(
-        events=events,
+        events=0 if newest is None else newest - oldest + 1,
         bytes=(total - free) * size,
         destinations={
-            row[0]: _stats_of(newest, row[0] in carried, *row[1:])
-            for row in store.read(f"SELECT {columns} FROM destinations ORDER BY name")
+            row[0]: _stats_of(newest or 0, row[0] in carried, *row[1:])
+            for row in store.read(f"SELECT {columns} FROM destinations d ORDER BY d.name")
         },
     )
 

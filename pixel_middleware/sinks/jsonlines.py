@@ -42,7 +42,7 @@ class JSONLines:
 
     def message_ids(self) -> set[str]:
         """The messageIds of all events in the file; half a line has none."""
-        with open(self._file.path, encoding="utf-8") as lines:
+        with open(self._file.path, encoding="utf-8", errors="replace") as lines:  # a power cut may halve a letter
             return {message_id for line in lines if (message_id := _message_id(line))}
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from pixel_middleware.destinations.base import Record
 from pixel_middleware.errors import StorageError
 from pixel_middleware.sinks.retention import UNCLAIMED_S, Retention
-from pixel_middleware.sinks.store import Store
+from pixel_middleware.sinks.store import Reader, Store
 
 COLUMNS = "id, received_at, type, write_key, message_id, visitor, name, event"
 
@@ -44,6 +44,7 @@ class Positions:
 
     def __init__(self, store: Store, retention: Retention, name: str) -> None:
         self._store = store
+        self._reader = Reader(store.path)
         self._retention = retention
         self._name = name
 
@@ -59,14 +60,18 @@ class Positions:
             update = "UPDATE destinations SET claimed_at = ? WHERE name = ?"
             connection.execute(update, (time.time(), self._name))
 
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        self._reader.close()
+
     def needs_claim(self) -> bool:
         """Whether `claim` would write: a restart on a full disk must work."""
-        rows = self._store.read("SELECT claimed_at FROM destinations WHERE name = ?", self._name)
+        rows = self._reader.read("SELECT claimed_at FROM destinations WHERE name = ?", self._name)
         return not rows or not 0 <= time.time() - rows[0][0] < UNCLAIMED_S / 100
 
     def position_and_epoch(self) -> tuple[int, int] | None:
         """Where the destination is, and what changes when somebody else moves it; `None` if it was dropped."""
-        rows = self._store.read("SELECT position, epoch FROM destinations WHERE name = ?", self._name)
+        rows = self._reader.read("SELECT position, epoch FROM destinations WHERE name = ?", self._name)
         return (rows[0][0], rows[0][1]) if rows else None
 
     def lanes(self) -> dict[str, Lane]:
@@ -74,7 +79,7 @@ class Positions:
         query = "SELECT lane, accepted, retry_at, hold_s, reason FROM lanes WHERE destination = ?"
         return {
             lane: Lane(bool(accepted), retry_at, hold_s, reason)
-            for lane, accepted, retry_at, hold_s, reason in self._store.read(query, self._name)
+            for lane, accepted, retry_at, hold_s, reason in self._reader.read(query, self._name)
         }
 
     def head(self, after: int, limit: int) -> list[Record]:
@@ -105,13 +110,13 @@ class Positions:
             "AND s.state = 'held' AND s.attempts > 0 AND (s.retry_at <= ? OR s.retry_at > ?) ORDER BY s.retry_at "
             "LIMIT ?"
         )
-        rows = self._store.read(query, self._name, due_at, due_at + LATEST_HOLD_S, limit)
+        rows = self._reader.read(query, self._name, due_at, due_at + LATEST_HOLD_S, limit)
         return [(Record(*row[2:]), row[0], row[1]) for row in rows]
 
     def next_suspect_at(self) -> float | None:
         """When the next of them is due."""
         query = "SELECT min(retry_at) FROM setbacks WHERE destination = ? AND state = 'held' AND attempts > 0"
-        due: float | None = self._store.read(query, self._name)[0][0]
+        due: float | None = self._reader.read(query, self._name)[0][0]
         return due
 
     def save(self, position: int, epoch: int, sums: dict[str, Any], statements: list[Statement]) -> bool:
@@ -156,7 +161,7 @@ class Positions:
         return update, (to, self._name, lane)
 
     def _records(self, query: str, *parameters: object) -> list[Record]:
-        return [Record(*row) for row in self._store.read(query, *parameters)]
+        return [Record(*row) for row in self._reader.read(query, *parameters)]
 
 
 _SAVE = """

@@ -150,7 +150,7 @@ class Retention:
                 self._path,
                 ", ".join(names),
             )
-        oldest, newest = connection.execute("SELECT min(id), max(id) FROM events").fetchone()
+        oldest, newest = _oldest_and_newest(connection)
         each = used // (newest - oldest + 1) if newest else 1
         rows = max(1, min(_TRIM_ROWS, excess // max(1, each)))
         going = _may_go(connection, self._trimmed_to, floor, rows)
@@ -208,12 +208,19 @@ def used_bytes(connection: sqlite3.Connection) -> int:
 
 def pinned_share(connection: sqlite3.Connection) -> float:
     """About how much of the events may not go, whatever is needed: 0.0 to 1.0."""
-    oldest, newest = connection.execute("SELECT min(id), max(id) FROM events").fetchone()
+    oldest, newest = _oldest_and_newest(connection)
     floor = _floor(connection)
-    if newest is None or floor is None:
+    if not newest or floor is None:
         return 1.0
     ((set_back,),) = connection.execute("SELECT count(DISTINCT id) FROM setbacks WHERE id <= ?", (floor,))
     return float(min(1.0, (max(0, newest - floor) + set_back) / (newest - oldest + 1)))
+
+
+def _oldest_and_newest(connection: sqlite3.Connection) -> tuple[int, int]:
+    # Each alone reads one row; both in one SELECT would read them all.
+    query = "SELECT coalesce((SELECT min(id) FROM events), 0), coalesce((SELECT max(id) FROM events), 0)"
+    oldest, newest = connection.execute(query).fetchone()
+    return oldest, newest
 
 
 def unclaimed(connection: sqlite3.Connection) -> list[str]:

@@ -37,8 +37,6 @@ class Store(forks.ForkAware):
     """
 
     _writer: sqlite3.Connection | None = None
-    _reader: sqlite3.Connection | None = None
-    _reader_identity: tuple[int, int] | None = None
 
     def __init__(self, path: str | os.PathLike[str], on_new_file: Callable[[sqlite3.Connection], object]) -> None:
         self.path = os.fspath(path)
@@ -46,9 +44,11 @@ class Store(forks.ForkAware):
         """Device and inode of the file that the writer has open, or had last."""
         self._on_new_file = on_new_file
         self._is_durable = True
-        self._renew_locks()
+        self._writing = native_lock()  # never held while waiting for a turn, so that a fork waits for a commit at most
         self._refuse_foreign_file()
         self._lock_file = LockFile.at(self.path + "-lock")
+        self._reader = Reader(self.path)
+        self.read = self._reader.read
         forks.watch(self)
 
     # The turn: among this process's threads, and among processes.
@@ -113,15 +113,6 @@ class Store(forks.ForkAware):
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot use {self.path}: {error}") from error
 
-    def read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """The rows of a query, of what is committed."""
-        forks.notice(self)
-        try:
-            with self._reading:
-                return self._opened_for_reading().execute(query, parameters).fetchall()
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"cannot read {self.path}: {error}") from error
-
     def change_mark(self) -> tuple[int, ...]:
         """Differs from an earlier one if another process may have written since. Costs two calls of the system."""
         marks: list[int] = []
@@ -136,21 +127,19 @@ class Store(forks.ForkAware):
         forks.notice(self)
         with self._writing:
             self._close_writer()
-        with self._reading:
-            self._close_reader()
+        self._reader.close()
         self._lock_file.close()
 
     def __del__(self) -> None:
         # A bare connection would warn that it was never closed.
         self._close_writer()
-        self._close_reader()
 
     def _refuse_foreign_file(self) -> None:
         """Look before anything is made beside it. Raises `StorageError` for a file that is no log of ours."""
         if not os.path.exists(self.path):
             return
         try:
-            connection = self._connect()
+            connection = _connect(self.path)
             try:
                 schema.version_of(connection)
             finally:
@@ -167,7 +156,7 @@ class Store(forks.ForkAware):
         with _creating, suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         identity = self.identity_at_path()
-        connection = self._connect()
+        connection = _connect(self.path)
         try:
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
             connection.execute("PRAGMA synchronous = FULL")  # NORMAL loses commits at a power cut
@@ -189,33 +178,9 @@ class Store(forks.ForkAware):
             raise
         return connection
 
-    def _opened_for_reading(self) -> sqlite3.Connection:
-        if self._reader is not None and self.identity_at_path() != self._reader_identity:
-            self._close_reader()
-        if self._reader is None:
-            self._reader_identity = self.identity_at_path()
-            self._reader = self._connect()
-            self._reader.execute("PRAGMA query_only = ON")
-        return self._reader
-
-    def _connect(self) -> sqlite3.Connection:
-        with _creating:  # see above
-            # Threads use it in turns, so SQLite's check for one thread only is off.
-            return sqlite3.connect(
-                f"file:{quote(self.path)}?mode=rw",
-                uri=True,
-                timeout=_BUSY_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-
     def identity_at_path(self) -> tuple[int, int] | None:
         """Device and inode of the file that is at the path now, if any."""
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
+        return _identity(self.path)
 
     def _leave_lost_file(self) -> None:
         """Write back what is only in the write-ahead log: another file at the path would take that for its own."""
@@ -229,35 +194,105 @@ class Store(forks.ForkAware):
         if connection is not None:
             connection.close()
 
-    def _close_reader(self) -> None:
-        connection, self._reader = self._reader, None
-        if connection is not None:
-            connection.close()
-
-    def _renew_locks(self) -> None:
-        self._writing = native_lock()  # never held while waiting for a turn, so that a fork waits for a commit at most
-        self._reading = native_lock()
-
     def before_fork(self) -> None:
         """SQLite's connections do not survive a fork, nor does what it knows of their locks."""
         self._writing.acquire()
-        self._reading.acquire()
         self._close_writer()
-        self._close_reader()
 
     def after_fork_in_parent(self) -> None:
         """Go on; the next use opens the file again."""
-        self._reading.release()
         self._writing.release()
 
     def after_fork_in_child(self) -> None:
         """Whatever a fork without hooks left open is the parent's: it must not be closed here."""
-        _abandoned.extend(each for each in (self._writer, self._reader) if each is not None)
-        self._writer = self._reader = None
-        self._renew_locks()
+        _abandoned.append(self._writer)
+        self._writer = None
+        self._writing = native_lock()
 
 
-_abandoned: list[object] = []
+class Reader(forks.ForkAware):
+    """Reads what is committed in the file at `path`, over a connection of its own. Thread-safe.
+
+    Who reads without a pause has one alone: threads that wait for a lock that another takes again and again starve.
+    """
+
+    _connection: sqlite3.Connection | None = None
+    _identity: tuple[int, int] | None = None
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._reading = native_lock()
+        forks.watch(self)
+
+    def read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """The rows of a query. Raises `StorageError`."""
+        forks.notice(self)
+        try:
+            with self._reading:
+                return self._opened().execute(query, parameters).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"cannot read {self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection; the next read opens it again."""
+        forks.notice(self)
+        with self._reading:
+            self._close()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is not None and _identity(self._path) != self._identity:
+            self._close()
+        if self._connection is None:
+            self._identity = _identity(self._path)
+            self._connection = _connect(self._path)
+            self._connection.execute("PRAGMA query_only = ON")
+        return self._connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def __del__(self) -> None:
+        self._close()
+
+    def before_fork(self) -> None:
+        """As the store's own."""
+        self._reading.acquire()
+        self._close()
+
+    def after_fork_in_parent(self) -> None:
+        """The next read opens it again."""
+        self._reading.release()
+
+    def after_fork_in_child(self) -> None:
+        """As the store's own."""
+        _abandoned.append(self._connection)
+        self._connection = None
+        self._reading = native_lock()
+
+
+_abandoned: list[sqlite3.Connection | None] = []
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    with _creating:  # see above
+        # Threads use it in turns, so SQLite's check for one thread only is off.
+        return sqlite3.connect(
+            f"file:{quote(path)}?mode=rw",
+            uri=True,
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _begin(connection: sqlite3.Connection) -> None:
