@@ -9,7 +9,7 @@ import pytest
 
 from pixel_middleware import Rejected, RetryLater
 from pixel_middleware.destinations import Destination
-from pixel_middleware.sinks import EventLog, courier
+from pixel_middleware.sinks import EventLog, courier, delivery, lanes
 from pixel_middleware.sinks.courier import Courier
 from pixel_middleware.sinks.positions import Positions
 from pixel_middleware.sinks.retention import Retention
@@ -282,7 +282,7 @@ def test_poison_with_any_status_does_not_stop_those_behind_it(make_rig, make_eve
 def test_poison_that_looks_like_an_outage_is_isolated_after_some_rounds(make_rig, make_events):
     rig = make_rig(Recorder(failing_for(RetryLater("HTTP 503"), "poison")))
     rig.put(*make_events("a", "poison", *range(50)))
-    for _ in range(courier.PATIENT_ROUNDS):
+    for _ in range(delivery.PATIENT_ROUNDS):
         rig.rounds(1)
     assert rig.destination.sent == []
     rig.rounds()
@@ -495,7 +495,7 @@ def test_lanes_never_accepted_do_not_delay_those_that_were(make_rig, make_events
 
 
 def test_more_lanes_than_have_a_row_each_are_still_delivered(make_rig, make_events, monkeypatch):
-    monkeypatch.setattr(courier, "MOST_LANES", 8)
+    monkeypatch.setattr(lanes, "MOST_LANES", 8)
     known = set()
     rig = make_rig(ByKey(lambda events: None if events[0]["writeKey"] in known else RetryLater("401", hold=True)))
     keys = [f"key {number}" for number in range(30)]
@@ -521,11 +521,11 @@ def test_a_clock_that_was_set_back_does_not_hold_a_lane_for_ever(make_rig, make_
         other.execute("UPDATE lanes SET retry_at = retry_at + 10 * 365 * 86400")
     rig.restart()
     rig.rounds()
-    assert rig.courier._lanes["bad"].retry_at <= time.time() + 3600
-    rig.courier._lanes["bad"].retry_at += 86400
+    assert rig.courier._lanes.of("bad").retry_at <= time.time() + 3600
+    rig.courier._lanes.of("bad").retry_at += 86400
     rig.courier._clock += 86400  # it was a day later a moment ago
     rig.rounds()
-    assert rig.courier._lanes["bad"].retry_at <= time.time() + 3600
+    assert rig.courier._lanes.of("bad").retry_at <= time.time() + 3600
 
 
 def test_a_hold_on_nothing_ends(make_rig, make_events):
@@ -634,7 +634,7 @@ def test_a_second_batch_begins_while_the_first_is_under_way(make_rig, make_event
 def test_a_failure_behind_which_a_batch_is_under_way_delivers_all_the_others_once(make_rig, make_events, error):
     rig = make_rig(Ahead(failing_for(error, "35")), batch_size=10)
     rig.put(*make_events(*range(100)))
-    for _ in range(courier.PATIENT_ROUNDS + 2):
+    for _ in range(delivery.PATIENT_ROUNDS + 2):
         rig.rounds()
     assert sorted(rig.destination.sent, key=int) == [str(number) for number in range(100) if number != 35]
     assert (rig.stats["lag"], rig.stats["held"] + rig.stats["dead"], rig.destination.in_flight) == (0, 1, 0)

@@ -1,0 +1,329 @@
+"""Requests to one destination, and what becomes of what they did not deliver: whose fault it is, and what follows."""
+
+import itertools
+import time
+from collections.abc import Callable
+from operator import attrgetter
+
+from pixel_middleware.destinations.base import Destination, Record
+from pixel_middleware.errors import Rejected, RetryLater
+from pixel_middleware.sinks.failures import Down, Failure, failure_of, text_of
+from pixel_middleware.sinks.lanes import UNTRIED, Lanes
+from pixel_middleware.sinks.ledger import Ledger
+from pixel_middleware.sinks.positions import Positions
+
+NEW_LANES_S = 0.5  # of a round, for lanes that were never accepted
+MOST_TRIES = 8  # of an event that fails alone
+PATIENT_ROUNDS = 5  # that end in `RetryLater`, before it may be an event's fault
+_CONTROL_EVERY = 16  # failures alone, between two requests that show that the destination is up
+
+
+class Delivery:
+    """Delivers records, and judges failures. One round after the other, see `Courier`. Not thread-safe."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        positions: Positions,
+        ledger: Ledger,
+        lanes: Lanes,
+        retry_min_s: float,
+        retry_max_s: float,
+    ) -> None:
+        self._destination = destination
+        self._positions = positions
+        self._ledger = ledger
+        self._lanes = lanes
+        self._retry_min_s = retry_min_s
+        self._retry_max_s = retry_max_s
+        kind = type(destination)
+        self._has_lanes = kind.lane is not Destination.lane or kind.lane_of is not Destination.lane_of
+        self.failures = 0
+        """Rounds in a row that ended with the destination down."""
+        self._suspect_due: float | None = None
+        self._tried: dict[int, tuple[Record, str, int, str]] = {}  # failed alone, and nothing got through since
+        self.begin_round()
+
+    def load(self) -> None:
+        """Begin with what the file says."""
+        self.failures = 0
+        self._suspect_due = self._positions.next_suspect_at()
+        self._tried = {}
+
+    def begin_round(self) -> None:
+        """Forget what is remembered for one round."""
+        self.got_through = 0
+        """Requests that were accepted."""
+        self.later: dict[str, Failure] = {}
+        """Lanes that failed for now, until it is known whether they or the destination are to blame."""
+        self._failed_alone = 0
+        self._has_control = False
+
+    def by_lane(self, records: list[Record]) -> dict[str, list[Record]]:
+        """The records of each lane, in order; one whose lane cannot be told is buried."""
+        if not self._has_lanes:
+            return {"": records} if records else {}
+        by_lane: dict[str, list[Record]] = {}
+        for record in records:
+            try:
+                lane = self._destination.lane_of(record)
+                if not isinstance(lane, str):
+                    raise TypeError(f"lane() returned {type(lane).__name__}, and not a string")
+            except BaseException as error:
+                self._bury(record, "", f"its lane cannot be told: {text_of(error)}")
+            else:
+                by_lane.setdefault(lane, []).append(record)
+        return by_lane
+
+    def send(self, records: list[Record]) -> Failure | None:
+        """One request; what it did not deliver, if anything."""
+        if self._has_control:  # which has delivered one of them, maybe
+            ledger = self._ledger
+            records = [each for each in records if each.id not in ledger.settled or each.id in ledger.waiting]
+            if not records:
+                return None
+        try:
+            end = self._destination.begin(records)
+        except BaseException as error:
+            return self._failure(records, error)
+        return self.end(records, end)
+
+    def end(self, records: list[Record], end: Callable[[], object]) -> Failure | None:
+        """Wait for the end of a request that `begin` began; what it did not deliver, if anything."""
+        try:
+            end()
+        except BaseException as error:
+            return self._failure(records, error)
+        self._took(records)
+        return None
+
+    def _failure(self, records: list[Record], error: BaseException) -> Failure:
+        failure = failure_of(records, error)
+        if len(failure.records) < len(records):
+            at_fault = set(map(id, failure.records))
+            self._took([record for record in records if id(record) not in at_fault])
+        return failure
+
+    def _took(self, records: list[Record]) -> None:
+        """The destination has accepted a request with these."""
+        self._ledger.took(records)
+        self.got_through += 1
+        self._failed_alone = 0
+        if self._tried:
+            tried, self._tried = self._tried, {}
+            for record, lane, failures, reason in tried.values():
+                if failures + 1 >= MOST_TRIES:
+                    self._bury(record, lane, reason)
+                else:
+                    self._suspect(record, lane, failures + 1, reason)
+
+    def deliver_known(self, lanes: dict[str, list[Record]]) -> None:
+        """Deliver what belongs to lanes that were accepted before: all at once, as far as that works."""
+        groups = list(lanes.values())
+        records = groups[0] if len(groups) == 1 else sorted(itertools.chain(*groups), key=attrgetter("id"))
+        failure = self.send(records)
+        if failure is None:
+            return
+        if failure.is_named:
+            for lane, group in self.by_lane(failure.records).items():
+                self._settle(lane, Failure(group, failure.error, True))
+        elif len(lanes) == 1:
+            self._settle(next(iter(lanes)), failure)
+        else:
+            names = list(lanes)
+            first = self.failures % len(names)  # or the same four would always be asked first
+            for lane in names[first:] + names[:first]:
+                self.deliver_lane(lane, lanes[lane])
+                if len(self.later) >= 4 and not self.got_through:
+                    self.judge_later()
+
+    def deliver_new(self, lanes: dict[str, list[Record]], is_full: bool) -> None:
+        """Deliver what belongs to lanes never accepted, each alone; those beyond `NEW_LANES_S` are held, untried."""
+        # Less where more stands behind, in which the lanes that were accepted have events too.
+        deadline = time.monotonic() + (NEW_LANES_S / 5 if is_full else NEW_LANES_S)
+        for lane, group in lanes.items():
+            if time.monotonic() > deadline:
+                if not self.got_through:
+                    self.judge_later()
+                self._lanes.hold_untried(lane, Failure(group, UNTRIED, False))
+            else:
+                self.deliver_lane(lane, group)
+
+    def deliver_lane(self, lane: str, records: list[Record]) -> None:
+        """Deliver records of one lane, and decide about those that are not taken. Raises `Down`."""
+        failure = self.send(records)
+        if failure is None:
+            self._lanes.accept(lane)
+        else:
+            self._settle(lane, failure)
+
+    def _settle(self, lane: str, failure: Failure) -> None:
+        """Decide about records of one lane that were not delivered."""
+        records, error, is_named = failure
+        if isinstance(error, Rejected) and (is_named or len(records) == 1):
+            for record in records:
+                self._bury(record, lane, text_of(error))
+        elif isinstance(error, Rejected):
+            self._search(lane, records)
+        elif failure.holds:
+            self._lanes.hold(lane, failure)
+        elif self._is_patient_with(error):
+            self.later[lane] = failure
+        else:
+            self._isolate(lane, records, error)
+
+    def _is_patient_with(self, error: BaseException) -> bool:
+        return isinstance(error, RetryLater) and self.failures < PATIENT_ROUNDS
+
+    def judge_later(self) -> None:
+        """Lanes that failed for now are sick if anything else got through, and else the destination is down."""
+        for lane, failure in self.later.items():
+            if not self.got_through:
+                raise Down(failure.error)
+            self._lanes.hold(lane, failure)
+        self.later.clear()
+
+    def probe(self, lanes: dict[str, list[Record]]) -> None:
+        """After failed rounds, ask with one event, or the newest, whether the destination is up. Raises `Down`."""
+        for lane, group in lanes.items():
+            first = group.pop(0)
+            failure = self.send([first])
+            if failure is None:
+                self._lanes.accept(lane)
+            else:
+                self._settle_first(lane, first, failure.error)
+            break
+        for lane in [lane for lane, group in lanes.items() if not group or self._lanes.of(lane).hold_s]:
+            self._ledger.set_back(lanes.pop(lane), lane, self._lanes.of(lane).reason)
+
+    def _isolate(self, lane: str, records: list[Record], error: BaseException) -> None:
+        """A failure that may be an event's fault: unless the destination takes nothing at all, find which."""
+        if not self.got_through:
+            first, records = records[0], records[1:]
+            failure = self.send([first]) if records else Failure([first], error, False)
+            if failure is not None:
+                self._settle_first(lane, first, failure.error)
+                if self._lanes.of(lane).hold_s:
+                    self._ledger.set_back(records, lane, self._lanes.of(lane).reason)
+                    return
+            else:
+                self._lanes.accept(lane)
+        self._search(lane, records)
+
+    def _settle_first(self, lane: str, record: Record, error: BaseException) -> None:
+        """Decide about one record that failed alone before anything got through. Raises `Down`."""
+        if isinstance(error, Rejected):
+            self._bury(record, lane, text_of(error))
+        elif isinstance(error, RetryLater) and error.hold:
+            self._lanes.hold(lane, Failure([record], error, False))
+        elif self._is_patient_with(error) or not self._control(record):
+            raise Down(error)
+        else:
+            self._suspect_first(record, lane, error)
+
+    def _control(self, beside: Record) -> bool:
+        """Whether the destination takes the newest event: then one that failed alone may be at fault."""
+        for record in self._positions.newest(self._ledger.position, 20 + len(self._ledger.settled)):
+            if record.id in self._ledger.settled or record.id == beside.id:
+                continue
+            lane = next(iter(self.by_lane([record])), None)
+            if lane is None or self._lanes.of(lane).hold_s:
+                continue
+            if self.send([record]) is None:
+                self._lanes.accept(lane)
+                self._has_control = True
+                return True
+            return False
+        return False
+
+    def _search(self, lane: str, records: list[Record]) -> None:
+        """Deliver records that fail together while others get through: past each that is at fault, in order."""
+        rest, bad = records, len(records)  # one of the first `bad` is at fault; 0: perhaps none
+        while rest:
+            size = max(1, bad // 2) if bad else len(rest)
+            part = rest[:size]
+            failure = self.send(part)
+            if failure is None:
+                self._lanes.accept(lane)
+                rest, bad = rest[size:], max(0, bad - size)
+                continue
+            error = failure.error
+            if isinstance(error, RetryLater) and (error.hold or self._is_patient_with(error)):
+                left = [*failure.records, *rest[size:]]
+                self._settle(lane, Failure(left, error, True))
+                return
+            if failure.is_named:
+                self._settle(lane, failure)
+                rest, bad = rest[size:], max(0, bad - size)
+            elif size > 1:
+                bad = size
+            else:
+                self._fail_alone(rest[0], lane, error)
+                rest, bad = rest[1:], 1  # the next one alone: what is at fault comes in runs
+
+    def _fail_alone(self, record: Record, lane: str, error: BaseException) -> None:
+        """One record failed alone, after others got through. Raises `Down` if it seems to be everybody's trouble."""
+        if isinstance(error, Rejected):
+            self._bury(record, lane, text_of(error))
+            return
+        self._failed_alone += 1
+        if self._failed_alone >= (_CONTROL_EVERY if self._has_control else 2) and not self._control(record):
+            raise Down(error)
+        self._suspect_first(record, lane, error)
+
+    def _suspect_first(self, record: Record, lane: str, error: BaseException) -> None:
+        self._suspect(record, lane, 1, text_of(error))
+        self._ledger.log(f"an event fails alone, and is tried again later: {text_of(error)}")
+
+    def _suspect(self, record: Record, lane: str, failures: int, reason: str) -> None:
+        """Try it again alone, later; `failures` are those of it alone that count."""
+        due = time.time() + min(self._retry_max_s, self._retry_min_s * 2.0 ** (failures - 1))
+        self._ledger.suspect(record, lane, reason, failures, due)
+        self._suspect_due = due if self._suspect_due is None else min(self._suspect_due, due)
+
+    def _bury(self, record: Record, lane: str, reason: str) -> None:
+        """It is not tried again."""
+        self._ledger.bury(record, lane, reason)
+        self._ledger.log(f"an event was refused for good: {reason}")
+        try:
+            self._destination.bury(record, reason)
+        except BaseException as error:
+            self._ledger.log(f"the destination could not take note of a dead letter: {text_of(error)}")
+
+    # Events that failed alone, and lanes that are asked again.
+
+    def suspect_due(self) -> float | None:
+        """When the next event that failed alone is to be tried again (Unix time)."""
+        return self._suspect_due
+
+    def retry_suspects(self) -> None:
+        """Try again, alone, some events that failed alone."""
+        for record, lane, failures in self._positions.suspects(time.time(), limit=20):
+            if record.id in self._ledger.resolved:
+                continue
+            self._ledger.waiting = {record.id}
+            failure = self.send([record])
+            if failure is None:
+                self._lanes.accept(lane)
+            elif isinstance(failure.error, Rejected):
+                self._bury(record, lane, text_of(failure.error))
+            else:
+                self._suspect(record, lane, failures, text_of(failure.error))
+                self._tried[record.id] = (record, lane, failures, text_of(failure.error))
+                if not self.got_through and len(self._tried) >= 2:
+                    break  # it may be down, and each try may take long
+        self._ledger.waiting = set()
+        self._ledger.save()
+        self._suspect_due = self._positions.next_suspect_at()
+
+    def ask_lane(self, lane: str, record: Record) -> None:
+        """Ask with one event whether a lane that is on hold is taken now."""
+        failure = self.send([record])
+        if failure is None:
+            self._lanes.accept(lane)
+        elif isinstance(failure.error, Rejected):
+            self._bury(record, lane, text_of(failure.error))
+        else:
+            if not isinstance(failure.error, RetryLater):  # it may be at fault: the next to be asked is another one
+                self._suspect_first(record, lane, failure.error)
+            self._lanes.hold(lane, Failure([], failure.error, False))
