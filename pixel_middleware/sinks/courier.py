@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pixel_middleware.destinations.base import Destination, Record
 from pixel_middleware.errors import Rejected, RetryLater, StorageError
-from pixel_middleware.sinks.positions import LATEST_HOLD_S, MOST_LANES, Lane, Positions, Statement
+from pixel_middleware.sinks.positions import LATEST_HOLD_S, MOST_LANES, OTHERS, Lane, Positions, Statement
 from pixel_middleware.wire.printable import printable
 
 _log = logging.getLogger("pixel_middleware")
@@ -28,7 +28,6 @@ MOST_TRIES = 8  # of an event that fails alone
 PATIENT_ROUNDS = 5  # that end in `RetryLater`, before it may be an event's fault
 BEAT_S = 10.0  # how often a courier that waits says that it lives
 LINGER_S = 0.02  # after a batch that was not full: the next is fuller for it
-OTHERS = "\0others"  # the lane of all that are too many to have a row each
 _MOST_UNSAVED = 10_000
 _CONTROL_EVERY = 16  # failures alone, between two requests that show that the destination is up
 
@@ -117,6 +116,10 @@ class Courier:
         try:
             if not self._failures:
                 self._retry_what_waits()
+            if (
+                self._epoch < 0
+            ):  # somebody has moved the position meanwhile: read it anew, or the head is the log's first
+                return 0.0
             head = self._head()
             self._deliver(head)
         except _Down as down:
