@@ -176,7 +176,7 @@ def send(path: Path, destinations: dict[str, Destination], timeout_s: float) -> 
     for name in destinations:
         if name not in known:
             say_older(path, name, count)
-    send_all(path, carrying, destinations, timeout_s)
+    send_all(path, carrying, destinations, carrying.stats(), timeout_s)
 
 
 @log.command()

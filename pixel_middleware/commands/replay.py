@@ -42,6 +42,7 @@ def replay(
     if something is left to be sent.
     """
     sink = opened_sink(output, destinations)
+    before = sink.stats() if isinstance(sink, EventLog) and destinations else None
     with bad_parameters(), closing(sink):
         replaying = Replay(prefix, statuses, sink.message_ids())
         with tqdm(total=size_of(logs), unit="B", unit_scale=True, disable=None) as bar:
@@ -49,8 +50,8 @@ def replay(
                 _replay_one(path, replaying, sink, bar)
     for outcome, count in replaying.counts.most_common():
         click.echo(f"{count:>9,}  {outcome}")
-    if isinstance(sink, EventLog) and destinations:
-        send_all(output, sink, destinations, timeout_s)
+    if isinstance(sink, EventLog) and before is not None:
+        send_all(output, sink, destinations, before, timeout_s)
 
 
 def _replay_one(path: Path, replaying: Replay, sink: JSONLines | EventLog, bar: Any) -> None:

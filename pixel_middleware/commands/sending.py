@@ -11,7 +11,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pixel_middleware.commands.terminal import log_at, say
-from pixel_middleware.sinks import EventLog, positions
+from pixel_middleware.sinks import EventLog, LogStats, positions
 from pixel_middleware.sinks.eventlog import stats
 from pixel_middleware.sinks.store import Store
 from pixel_middleware.wire.printable import printable
@@ -20,14 +20,13 @@ POLL_S = 0.1
 STUCK_S = 1.0  # without a step, before the bar says why
 
 
-def send_all(path: Path, log: EventLog, names: Collection[str], timeout_s: float) -> None:
+def send_all(path: Path, log: EventLog, names: Collection[str], before: LogStats, timeout_s: float) -> None:
     """Have `log`, at `path`, send what it holds now to its destinations `names`, show how that goes, and close it.
 
-    Raises `click.exceptions.Exit(1)` if something is left when the time is over, or at Ctrl-C.
+    `before` is what `log` said before it was given anything to send. Raises `click.exceptions.Exit(1)` if something is left when the time is over, or at Ctrl-C.
     """
     with log_at(path) as store:
         newest = positions.newest_id(store)
-        before = stats(store)["destinations"]
         with closing(log):
             for name in names:
                 if (carrier := positions.carrier(store, name)) is not None:
@@ -36,8 +35,8 @@ def send_all(path: Path, log: EventLog, names: Collection[str], timeout_s: float
                 _watch(store, log, newest, names, time.monotonic() + timeout_s)
         after = stats(store)["destinations"]
         left = {name: positions.count_left(store, name, newest) for name in names}
-    sent = sum(after[name]["sent"] - before[name]["sent"] for name in names)
-    dead = sum(after[name]["dead"] - before[name]["dead"] for name in names)
+    sent = sum(after[name]["sent"] - before["destinations"][name]["sent"] for name in names)
+    dead = sum(after[name]["dead"] - before["destinations"][name]["dead"] for name in names)
     click.echo(f"{sent:,} sent, {dead:,} dead, {sum(left.values()):,} left")
     for name in (name for name, count in left.items() if count):
         say(f"{printable(name)}: ", after[name]["last_error"] or "nothing has failed; there was no more time")
