@@ -23,7 +23,8 @@ STUCK_S = 1.0  # without a step, before the bar says why
 def send_all(path: Path, log: EventLog, names: Collection[str], before: LogStats, timeout_s: float) -> None:
     """Have `log`, at `path`, send what it holds now to its destinations `names`, show how that goes, and close it.
 
-    `before` is what `log` said before it was given anything to send. Raises `click.exceptions.Exit(1)` if something is left when the time is over, or at Ctrl-C.
+    `before` is what `log` said before it was given anything to send. Raises `click.exceptions.Exit(1)` if something is
+    left when the time is over, or at Ctrl-C.
     """
     with log_at(path) as store:
         newest = positions.newest_id(store)
