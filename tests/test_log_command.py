@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import termios
+import threading
 import time
 from contextlib import closing, suppress
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from dataplane import DataPlane
 from processes import PATIENCE_S, until
 
 from pixel_middleware import Rejected, RetryLater
-from pixel_middleware.commands import cli
+from pixel_middleware.commands import cli, terminal
 from pixel_middleware.destinations import Destination
 from pixel_middleware.sinks import EventLog, positions
 
@@ -206,13 +207,13 @@ def on_terminal(popen, tmp_path):
     """Runs a command on a terminal of 80 columns: what it prints, and its exit code. Ctrl-C when it `shows` this."""
 
     def on_terminal(*arguments, shows=None):
-        terminal, its_end = pty.openpty()
+        ours, its_end = pty.openpty()
         termios.tcsetwinsize(its_end, (50, 80))
         ends = dict.fromkeys(("stdin", "stdout", "stderr"), its_end)
         process = popen([*COMMAND, *arguments], cwd=tmp_path, env=os.environ | {"PYTHONDEVMODE": ""}, **ends)
         os.close(its_end)
         printed = b""
-        with open(terminal, "rb", buffering=0) as screen, suppress(OSError):  # so Linux says that the end is closed
+        with open(ours, "rb", buffering=0) as screen, suppress(OSError):  # so Linux says that the end is closed
             while said := screen.read(65536):
                 printed += said
                 if shows is not None and shows in printed:
@@ -230,6 +231,20 @@ def test_a_terminal_of_80_columns_shows_long_errors_in_several_lines(mixed, on_t
     assert f"  last error  {'why ' * 16}".rstrip() in printed
     assert f"\r\n{' ' * 14}why why" in printed
     assert f"  last error  {'why ' * 50}".rstrip() + "\n" in invoke(mixed).output  # whole lines in a pipe
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0 s"), (119, "119 s"), (150, "2 min"), (7300, "2 h"), (86400 * 12345, "12,345 days")]
+)
+def test_a_duration_is_shown_in_a_unit_that_people_read(seconds, shown):
+    assert terminal.duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(512, "0.5 KiB"), (3 << 20, "3.0 MiB"), (1 << 30, "1.0 GiB"), (5000 << 40, "5,000.0 TiB")]
+)
+def test_a_size_is_shown_in_a_unit_that_people_read(count, shown):
+    assert terminal.size(count) == shown
 
 
 # send
@@ -286,6 +301,23 @@ def test_a_terminal_shows_a_bar_and_what_holds_it_up_until_ctrl_c(path, make_eve
         printed, code = on_terminal(path, "send", f"lake={plane.url}", shows=why)
     assert (code, " 0/2 [" in printed, "Traceback" in printed) == (1, True, False)
     assert "\r\n0 sent, 0 dead, 2 left\r\n" in printed
+
+
+def test_a_terminal_says_that_the_process_that_carries_hangs(path, make_event, on_terminal):
+    may_end = threading.Event()
+
+    class Hanging(Destination):
+        def send(self, events):
+            may_end.wait(PATIENCE_S)
+
+    with closing(EventLog(path, {"lake": Hanging()})) as log:
+        log(make_event())
+        until(lambda: log.stats()["destinations"]["lake"]["carries"], "the courier")
+        write(path, "UPDATE destinations SET beat_at = 0")  # long ago
+        hangs = f"lake: process {os.getpid()}, which carries, hangs".encode()
+        printed, code = on_terminal(path, "send", "lake=http://127.0.0.1:9", shows=hangs)
+        may_end.set()
+    assert (code, hangs.decode() in printed) == (1, True)
 
 
 def test_where_another_process_carries_send_shows_its_progress(path, make_event, popen):
@@ -566,6 +598,15 @@ def test_retry_cures_events_whose_lane_nothing_tries(mixed):
     write(mixed, "DELETE FROM lanes WHERE lane = 'bad'")
     invoke(mixed, "retry", "--lane", "bad")
     assert invoke(mixed, "check").exit_code == 0
+
+
+def test_check_finds_an_index_that_lacks_rows(mixed):
+    other = "CREATE INDEX setbacks_by_id ON setbacks (bytes)"
+    write(
+        mixed, "PRAGMA writable_schema = ON", f"UPDATE sqlite_master SET sql = '{other}' WHERE name = 'setbacks_by_id'"
+    )
+    done = invoke(mixed, "check")
+    assert (done.exit_code, "missing from index setbacks_by_id" in done.stdout) == (1, True)
 
 
 def test_check_finds_a_broken_page(path, make_event):

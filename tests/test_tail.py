@@ -91,6 +91,8 @@ def test_a_file_that_is_replaced_is_followed(popen, path, make_event):
     put(new, make_event("of the new file"))
     new.rename(path)
     assert names(process.stdout.readline()) == ["of the new file"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_lines_that_are_cut_off_or_torn_or_rotated_away_are_no_obstacle(popen, tmp_path, make_event):
@@ -110,6 +112,8 @@ def test_lines_that_are_cut_off_or_torn_or_rotated_away_are_no_obstacle(popen, t
     path.unlink()
     path.write_text('{"event": "new"}\n')
     assert names(process.stdout.readline()) == ["new"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def _look(store: Store, max_bytes: int | None) -> dict[str, Any]:
         "full": None if limit is None else of_all["bytes"] / limit,
         "pinned": None if limit is None else share * of_all["bytes"] / limit,
         "destinations": {
-            name: _destination(of_one, positions.carrier(store, name), last_errors[name], name in nobodys)
+            name: _destination(of_one, positions.carrier(store, name), last_errors[name][0], name in nobodys)
             for name, of_one in of_all["destinations"].items()
         },
         "lanes_on_hold": positions.count_holds(store),

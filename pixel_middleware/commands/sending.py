@@ -12,7 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pixel_middleware.commands.terminal import log_at, say
 from pixel_middleware.sinks import EventLog, LogStats, positions
-from pixel_middleware.sinks.eventlog import stats
+from pixel_middleware.sinks.eventlog import HUNG_S, stats
 from pixel_middleware.sinks.store import Store
 from pixel_middleware.wire.printable import printable
 
@@ -58,13 +58,18 @@ def _watch(store: Store, log: EventLog, newest: int, names: Collection[str], dea
             if before != left:
                 moved_at = time.monotonic()
             is_stuck = time.monotonic() - moved_at >= STUCK_S
-            why.set_description_str(_last_errors(store, names) if is_stuck else "")
+            why.set_description_str(_holding_up(store, names) if is_stuck else "")
 
 
 def _bar(**options: Any) -> Any:
     return tqdm(disable=None, dynamic_ncols=True, leave="total" in options, **options)  # None: not in a pipe
 
 
-def _last_errors(store: Store, names: Collection[str]) -> str:
-    of_all = stats(store)["destinations"]
-    return "; ".join(f"{printable(name)}: {printable(of_all[name]['last_error'])}" for name in names if name in of_all)
+def _holding_up(store: Store, names: Collection[str]) -> str:
+    """What is wrong now with those of the destinations with which something is."""
+    reasons = {name: text for name, (text, lasts) in positions.last_errors(store).items() if name in names and lasts}
+    for name in names:
+        carrier = positions.carrier(store, name)
+        if carrier is not None and carrier[1] > HUNG_S:
+            reasons[name] = f"process {carrier[0]}, which carries, hangs"
+    return "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in reasons.items())

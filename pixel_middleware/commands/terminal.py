@@ -145,14 +145,13 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """`512 bytes`, `12.3 MiB`."""
-    if count < 1024:
-        return f"{count:.0f} bytes"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
+    """`0.5 KiB`, `12.3 MiB`."""
+    units = ["TiB", "GiB", "MiB", "KiB"]
+    count /= 1024
+    while count >= 1024 and len(units) > 1:
+        units.pop()
         count /= 1024
-        if count < 1024 or unit == "TiB":
-            break
-    return f"{count:,.1f} {unit}"
+    return f"{count:,.1f} {units[-1]}"
 
 
 def free_bytes(path: Path) -> int:

@@ -345,9 +345,10 @@ def carrier(store: Store, name: str) -> tuple[int, float] | None:
     return (rows[0][0], max(0.0, time.time() - rows[0][1])) if rows else None
 
 
-def last_errors(store: Store) -> dict[str, str]:
-    """What went wrong last with each destination, as who carried wrote it; `""` if nothing did."""
-    return dict(store.read("SELECT name, last_error FROM destinations"))
+def last_errors(store: Store) -> dict[str, tuple[str, bool]]:
+    """What went wrong last with each destination, as who carries wrote it, and whether nothing was taken since."""
+    columns = "name, last_error, last_error != '' AND last_error_at >= coalesce(last_success_at, 0)"
+    return {name: (text, bool(lasts)) for name, text, lasts in store.read(f"SELECT {columns} FROM destinations")}
 
 
 def count_left(store: Store, name: str, newest: int) -> int:
