@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
@@ -15,7 +16,8 @@ from dataplane import DataPlane
 from processes import PATIENCE_S, until
 
 from pixel_middleware.commands import cli
-from pixel_middleware.sinks import SQLite
+from pixel_middleware.destinations import named
+from pixel_middleware.sinks import EventLog
 
 COMMAND = [sys.executable, "-m", "pixel_middleware"]
 TRACK = "pixel/v1/track?writeKey=k&anonymousId=a&event=Order%20Completed&properties.total=12.5"
@@ -26,14 +28,15 @@ def serve_command(popen, tmp_path):
     """Starts `serve` in an empty directory, on a port of its own, and ends it as its user would."""
     processes = []
 
-    def start(*arguments):
+    def start(*arguments, **options):
         processes.append(
             popen(
                 [*COMMAND, "serve", "--port", "0", *arguments],
                 cwd=tmp_path,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": ""},
+                **options,
             )
         )
         return processes[-1]
@@ -109,10 +112,36 @@ def test_an_output_that_cannot_be_written_is_an_error_at_start(run_command):
     assert "cannot open missing/events.jsonl: No such file or directory" in done.stderr
 
 
-def test_a_port_in_use_is_an_error_at_start(collector, run_command):
+def test_a_port_in_use_is_an_error_at_start_and_makes_no_file(collector, run_command, tmp_path):
     port = collector[0].strip("/").rpartition(":")[2]
+    before = sorted(os.listdir(tmp_path))
     done = run_command("serve", "--port", port)
     assert (done.returncode, done.stderr) == (1, f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("nohost.invalid", r"\S.*"), ("a" * 64 + ".example", "that is no name of a host")]
+)
+def test_a_host_that_is_none_is_an_error_at_start(run_command, tmp_path, host, reason):
+    before = sorted(os.listdir(tmp_path))
+    done = run_command("serve", "--host", host)
+    assert (done.returncode, done.stdout, sorted(os.listdir(tmp_path))) == (1, "", before)
+    assert re.fullmatch(f"Error: cannot listen on {re.escape(host)}:8080: {reason}\n", done.stderr)
+
+
+def test_what_is_refused_is_logged_with_its_time(serve_command):
+    process = serve_command(stderr=subprocess.PIPE)
+    get(address_in(process.stdout.readline()) + TRACK.replace("event", "x"))
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} pixels refused: reason=missing_event count=1 total=1\n",
+        process.stderr.readline(),
+    )
+
+
+def test_it_listens_on_ipv6_too(serve_command):
+    address = re.search(r"http://\[::1\]:\d+/", serve_command("--host", "::1").stdout.readline())[0]
+    assert get(address + TRACK) == (200, b"OK")
 
 
 def test_a_missing_extra_is_named(run_command, tmp_path):
@@ -130,58 +159,48 @@ def test_a_broken_installation_is_not_taken_for_a_missing_extra(run_command, tmp
     assert "Traceback" in done.stderr
 
 
-# forwarding and the outbox
+# forwarding
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(cli.cli, [str(argument) for argument in arguments], catch_exceptions=False)
-
-
-@pytest.fixture
-def outbox(tmp_path, make_event):
-    """An outbox in which three events wait."""
-    path = tmp_path / "events.db"
-    store = SQLite(path)
-    for name in ("a", "poison", "c"):
-        store(make_event(name))
-    store.close()
-    return path
-
-
-def no_poison(write_key, batch):
-    return (400, {}) if any(event["event"] == "poison" for event in batch) else None
-
-
-def test_serve_forwards_what_it_stores(serve_command):
-    with DataPlane() as plane:
-        first = serve_command("--forward-to", plane.url).stdout.readline()
-        assert f"into events.db, and on to {plane.url}" in first
+def test_serve_forwards_what_it_stores_to_each_destination_and_keeps_it(serve_command, tmp_path):
+    with DataPlane() as one, DataPlane() as other:
+        first = serve_command("--forward-to", one.url, "--forward-to", f"lake={other.url}").stdout.readline()
+        assert "into events.db, and on to 127.0.0.1, lake. Press Ctrl-C to stop." in first
         assert get(address_in(first) + TRACK) == (200, b"OK")
-        until(lambda: plane.stored, "the event")
-        assert plane.stored[0]["event"] == "Order Completed"
+        until(lambda: one.stored and other.stored, "the event at both")
+        assert [event["event"] for event in one.stored + other.stored] == ["Order Completed"] * 2
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        assert log.stats()["events"] == 1
 
 
-def test_outbox_shows_what_waits_and_drain_sends_it(outbox):
-    assert re.fullmatch(r"waiting  3  since 2\d{3}-.*Z\ndead     0\n", invoke("outbox", outbox).output)
-    with DataPlane(no_poison) as plane:
-        done = invoke("outbox", outbox, "drain", "--forward-to", plane.url)
-        assert (done.exit_code, done.stdout) == (0, "3 sent or buried, 0 left, 1 dead\n")
-        assert "100%" in done.stderr
-        assert [event["event"] for event in plane.stored] == ["a", "c"]
-    assert invoke("outbox", outbox).output == "waiting  0  since never\ndead     1\n"
-    listed = invoke("outbox", outbox, "dead").output
-    assert re.fullmatch(r".*Z  .*Z  track  poison  by a  HTTP 400: no such luck\n", listed)
-    (letter,) = map(json.loads, invoke("outbox", outbox, "dead", "--json").output.splitlines())
-    assert (letter["event"]["event"], letter["reason"]) == ("poison", "HTTP 400: no such luck")
-    assert invoke("outbox", outbox, "retry").output == "1 events wait again\n"
-    assert "waiting  1" in invoke("outbox", outbox).output
+def test_a_new_destination_gets_no_history_and_serve_says_how_it_would(
+    serve_command, run_command, tmp_path, make_event
+):
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        log.put_many([make_event("a"), make_event("b")])
+    with DataPlane() as plane:
+        process = serve_command("--forward-to", f"lake={plane.url}")
+        assert [process.stdout.readline() for _ in range(2)] == [
+            "lake is new to events.db: it gets what comes from now on, and not the 2 events before.\n",
+            "To send them too: pixel-middleware log events.db rewind lake\n",
+        ]
+        assert get(address_in(process.stdout.readline()) + TRACK) == (200, b"OK")
+        until(lambda: plane.stored, "the new event")
+        assert [event["event"] for event in plane.stored] == ["Order Completed"]
+        assert run_command("log", "events.db", "rewind", "lake").stdout == "3 events will be sent again to lake\n"
+        until(lambda: len(plane.stored) == 4, "all events")
+        again = serve_command("--forward-to", f"lake={plane.url}")  # it is not new any more
+        assert address_in(again.stdout.readline())
 
 
-def test_drain_says_what_is_left_and_outbox_why(outbox):
-    with DataPlane(lambda write_key, batch: (401, {})) as plane:
-        done = invoke("outbox", outbox, "drain", "--forward-to", plane.url, "--timeout", "0.5")
-    assert (done.exit_code, done.stdout) == (1, "0 sent or buried, 3 left, 0 dead\n")
-    assert "on hold  k: HTTP 401: no such luck\n" in invoke("outbox", outbox).output
+def test_serve_sends_a_backlog_before_any_request(serve_command, tmp_path, make_event):
+    with DataPlane() as plane:
+        with closing(EventLog(tmp_path / "events.db", named([f"lake={plane.url}"]))):
+            pass
+        with closing(EventLog(tmp_path / "events.db")) as log:
+            log(make_event("waiting"))
+        serve_command("--forward-to", f"lake={plane.url}")
+        until(lambda: plane.stored, "the backlog")
 
 
 @pytest.mark.parametrize(
@@ -189,28 +208,46 @@ def test_drain_says_what_is_left_and_outbox_why(outbox):
     [
         (
             ["--output", "x.jsonl", "--forward-to", "http://127.0.0.1"],
-            "output must be an SQLite file, like events.db, to be forwarded",
+            "x.jsonl cannot be forwarded: give output a name that ends in .db, like events.db",
         ),
         (["--forward-to", "nowhere"], "forward_to must be the URL of a data plane"),
         (["--forward-to", "kafka://host:9092"], "or kafka://host:9092/topic"),
         (["--forward-to", "kafka://host:9092/topic?acks=most"], "config must be options librdkafka takes"),
         (["--output", "missing/x.db"], "cannot use missing/x.db"),
+        (["--output", "x.txt"], "output must be a file whose name ends in .db, .sqlite or .jsonl"),
+        (
+            ["--forward-to", "http://h:1", "--forward-to", "http://h:2"],
+            "two destinations are called h: give each a NAME",
+        ),
+        (["--forward-to", "=http://h"], "forward_to must be NAME=URL with a NAME of 1 to 100 printable characters"),
+        (["--forward-to", "lake=nowhere"], "Invalid value for '--forward-to': forward_to must be the URL of"),
+        (["--allow", "everybody"], "Invalid value for --allow: "),
     ],
 )
 def test_what_serve_cannot_do_is_an_error_at_start(run_command, arguments, message):
-    done = run_command("serve", *arguments)
+    done = run_command("serve", "--port", "0", *arguments)
     assert (done.returncode, message in " ".join(done.stderr.split()), "Traceback" in done.stderr) == (2, True, False)
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\0" * 84], ids=["text", "nearly SQLite"]
+)
+def test_a_file_that_is_no_log_is_refused_without_litter(run_command, tmp_path, content):
+    (tmp_path / "other.db").write_bytes(content)
+    before = sorted(os.listdir(tmp_path))
+    done = run_command("serve", "--port", "0", "--output", "other.db", "--forward-to", "http://127.0.0.1:9")
+    assert (done.returncode, "cannot use other.db: " in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+    assert (sorted(os.listdir(tmp_path)), (tmp_path / "other.db").read_bytes()) == (before, content)
+
+
+def test_an_empty_file_becomes_a_log(serve_command, tmp_path):
+    (tmp_path / "events.db").touch()
+    process = serve_command("--forward-to", "lake=http://127.0.0.1:9")
+    assert get(address_in(process.stdout.readline()) + TRACK) == (200, b"OK")
 
 
 def test_a_missing_extra_of_the_destination_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     monkeypatch.chdir(tmp_path)
-    done = invoke("serve", "--forward-to", "kafka://host:9092/topic")
+    done = CliRunner().invoke(cli.cli, ["serve", "--forward-to", "kafka://host:9092/topic"])
     assert (done.exit_code, "pip install 'pixel-middleware[kafka]'" in done.output) == (1, True)
-
-
-def test_a_file_that_is_no_outbox_is_a_clear_error(tmp_path):
-    path = tmp_path / "text"
-    path.write_text("no database at all" * 100)
-    done = invoke("outbox", path)
-    assert (done.exit_code, "file is not a database" in done.output) == (1, True)

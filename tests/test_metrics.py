@@ -4,63 +4,110 @@ import logging
 import os
 import sys
 import urllib.request
+from contextlib import closing
 
 import pytest
-from processes import PATIENCE_S
+from processes import PATIENCE_S, until
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.parser import text_string_to_metric_families
 
-from pixel_middleware import PixelMiddleware, Rejected, outcomes
-from pixel_middleware.sinks import Outbox
+from pixel_middleware import PixelMiddleware, Rejected, RetryLater, outcomes
+from pixel_middleware.destinations import Destination
+from pixel_middleware.sinks import EventLog
 from pixel_middleware.watch.metrics import PixelCollector
 
 PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a"
 
 
-class Refusing:
+class Lake(Destination):
+    """Takes what is called a, refuses what is called b, and knows no other."""
+
+    def lane(self, event):
+        return event["event"]
+
     def send(self, events):
-        raise Rejected("never")
+        if events[0]["event"] == "b":
+            raise Rejected("never: hunter2")
+        if events[0]["event"] != "a":
+            raise RetryLater("not now: hunter2", hold=True)
 
 
 @pytest.fixture
-def outbox(tmp_path):
-    outbox = Outbox(tmp_path / "outbox.db", Refusing())
-    yield outbox
-    outbox.close()
+def log(tmp_path):
+    with closing(EventLog(tmp_path / "events.db", {"lake": Lake()})) as log:
+        yield log
 
 
-def test_a_scraper_reads_every_count(serve, outbox):
-    registry = CollectorRegistry()
-    app = PixelMiddleware(make_wsgi_app(registry), outbox)
-    registry.register(PixelCollector(app, outbox))
-    base = f"http://127.0.0.1:{serve(app)}"
-    for query in ["&event=e", "&event=e", ""]:
-        try:
-            urllib.request.urlopen(f"{base}{PIXEL}{query}").close()
-        except urllib.error.HTTPError as refused:
-            refused.close()
-    assert outbox.flush(PATIENCE_S)
-    with urllib.request.urlopen(f"{base}/metrics") as answer:
+def scraped(base):
+    """The samples, and the whole text, at `/metrics`."""
+    with urllib.request.urlopen(f"{base}/metrics", timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+    return samples, text
+
+
+def test_a_scraper_reads_every_count(serve, log):
+    registry = CollectorRegistry()
+    app = PixelMiddleware(make_wsgi_app(registry), log)
+    registry.register(PixelCollector(app, log))
+    base = f"http://127.0.0.1:{serve(app)}"
+    for query in ["&event=a", "&event=a", "&event=b", "&event=c", ""]:
+        try:
+            urllib.request.urlopen(f"{base}{PIXEL}{query}").close()
+        except urllib.error.HTTPError as refused:
+            refused.close()
+    until(lambda: log.stats()["destinations"]["lake"]["lag"] == 0, "the courier")
+    samples, text = scraped(base)
+    assert 0 <= samples.pop(("pixel_log_oldest_event_age_seconds", "lake")) < PATIENCE_S
+    assert 0 <= samples.pop(("pixel_log_last_success_age_seconds", "lake")) < PATIENCE_S
+    assert samples.pop(("pixel_log_bytes",)) == log.stats()["bytes"]
     assert samples == {
-        ("pixel_requests_total", "accepted", ""): 2,
+        ("pixel_requests_total", "accepted", ""): 4,
         ("pixel_requests_total", "dropped", ""): 0,
         ("pixel_requests_total", "failed", ""): 0,
         ("pixel_requests_total", "rejected", "missing_event"): 1,
-        ("pixel_outbox_waiting_events",): 0,
-        ("pixel_outbox_dead_events",): 2,
-        ("pixel_outbox_oldest_event_age_seconds",): 0,
-        ("pixel_outbox_sent_events_total",): 0,
-        ("pixel_outbox_retries_total",): 0,
+        ("pixel_log_readable",): 1,
+        ("pixel_log_events",): 4,
+        ("pixel_log_lag_events", "lake"): 0,
+        ("pixel_log_held_events", "lake"): 1,
+        ("pixel_log_dead_events", "lake"): 1,
+        ("pixel_log_carries", "lake"): 1,
+        ("pixel_log_sent_events_total", "lake"): 2,
+        ("pixel_log_retries_total", "lake"): 1,
+        ("pixel_log_given_up_events_total", "lake"): 0,
+    }
+    assert "hunter2" not in text  # what a destination said stays in the log
+    assert text.count("# HELP pixel_log_") == text.count("# TYPE pixel_log_") == 12
+
+
+def test_a_destination_that_never_took_anything_has_no_age_of_success(tmp_path):
+    with closing(EventLog(tmp_path / "events.db", {"lake": Lake()})) as log:
+        app = PixelMiddleware(lambda environ, start_response: [], log)
+        families = {family.name: family.samples for family in PixelCollector(app, log).collect()}
+    assert families["pixel_log_last_success_age_seconds"] == []
+    assert [sample.labels for sample in families["pixel_log_lag_events"]] == [{"destination": "lake"}]
+
+
+def test_a_log_that_cannot_be_read_is_a_metric_too(serve, log, tmp_path):
+    registry = CollectorRegistry()
+    app = PixelMiddleware(make_wsgi_app(registry), print)
+    registry.register(PixelCollector(app, log))
+    log.close()
+    (tmp_path / "events.db").unlink()
+    samples, _ = scraped(f"http://127.0.0.1:{serve(app)}")
+    assert samples == {
+        ("pixel_requests_total", "accepted", ""): 0,
+        ("pixel_requests_total", "dropped", ""): 0,
+        ("pixel_requests_total", "failed", ""): 0,
+        ("pixel_log_readable",): 0,
     }
 
 
-def test_a_middleware_alone_has_no_outbox_to_count():
+def test_a_middleware_alone_has_no_log_to_count():
     app = PixelMiddleware(lambda environ, start_response: [], print)
     assert [family.name for family in PixelCollector(app).collect()] == ["pixel_requests"]
 

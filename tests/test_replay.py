@@ -14,6 +14,7 @@ from nginx import needs_nginx, start_nginx
 from pixel_middleware import PixelMiddleware
 from pixel_middleware.commands import cli
 from pixel_middleware.replay import Replay, parse
+from pixel_middleware.sinks import EventLog
 
 PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a&event=Order%20Completed&properties.total=12.5"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64)"
@@ -168,9 +169,31 @@ def test_a_replay_can_be_forwarded(tmp_path):
     log = tmp_path / "access.log"
     log.write_bytes(combined() + combined(f"{PIXEL}&messageId=m"))
     with DataPlane() as plane:
-        done = invoke("replay", log, "--output", tmp_path / "outbox.db", "--forward-to", plane.url)
-        assert (done.exit_code, "2 sent or buried, 0 left, 0 dead" in done.stdout) == (0, True)
+        done = invoke("replay", log, "--output", tmp_path / "events.db", "--forward-to", f"lake={plane.url}")
+        assert (done.exit_code, done.stdout) == (0, "        2  stored\n2 sent, 0 dead, 0 left\n")
         assert plane.stored[1]["messageId"] == "m"
+        again = invoke("replay", log, "--output", tmp_path / "events.db", "--forward-to", f"lake={plane.url}")
+        assert (again.exit_code, again.stdout) == (0, "        2  known already\n0 sent, 0 dead, 0 left\n")
+
+
+def test_a_replay_to_a_new_destination_says_that_it_does_not_send_what_was_there(tmp_path, make_event):
+    (tmp_path / "access.log").write_bytes(combined())
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        log(make_event("before"))
+    with DataPlane() as plane:
+        arguments = [tmp_path / "access.log", "--output", tmp_path / "events.db", "--forward-to", f"lake={plane.url}"]
+        done = invoke("replay", *arguments)
+        assert "lake is new to " in done.stdout
+        assert "not the 1 event before.\n" in done.stdout
+        assert [event["event"] for event in plane.stored] == ["Order Completed"]
+
+
+def test_a_replay_that_could_not_forward_all_exits_1(tmp_path):
+    (tmp_path / "access.log").write_bytes(combined())
+    with DataPlane(lambda write_key, batch: (503, {})) as plane:
+        arguments = [tmp_path / "access.log", "--output", tmp_path / "events.db", "--forward-to", f"lake={plane.url}"]
+        done = invoke("replay", *arguments, "--timeout", "1")
+    assert (done.exit_code, "0 sent, 0 dead, 1 left\nlake: " in done.stdout) == (1, True)
 
 
 def test_a_torn_line_of_an_output_is_no_obstacle(tmp_path):

@@ -11,24 +11,22 @@ from contextlib import closing, suppress
 import pytest
 from processes import PATIENCE_S
 
-from pixel_middleware.sinks import SQLite
+from pixel_middleware.sinks import EventLog, JSONLines
 
 COMMAND = [sys.executable, "-m", "pixel_middleware", "tail"]
 
 
-@pytest.fixture
-def path(tmp_path, make_event):
-    path = tmp_path / "events.db"
-    sink = SQLite(path)
-    for number in range(12):
-        sink(make_event(f"event {number}"))
-    sink.close()
+@pytest.fixture(params=["events.db", "events.jsonl"])
+def path(request, tmp_path, make_event):
+    """An event log, and JSON Lines, with twelve events."""
+    path = tmp_path / request.param
+    put(path, *(make_event(f"event {number}") for number in range(12)))
     return path
 
 
-def put(path, event):
-    with closing(SQLite(path)) as sink:
-        sink(event)
+def put(path, *events):
+    with closing((JSONLines if path.suffix == ".jsonl" else EventLog)(path)) as sink:
+        sink.put_many(events)
 
 
 def names(text):
@@ -78,7 +76,59 @@ def test_a_terminal_gets_colours_and_nothing_that_a_client_sent_controls_it(on_t
     assert "odd" in odd
 
 
-def test_a_file_that_is_no_database_is_a_clear_error(run, tmp_path):
-    (tmp_path / "text").write_text("no database at all" * 100)
-    done = run([*COMMAND, tmp_path / "text"])
-    assert (done.returncode, "file is not a database" in done.stderr) == (1, True)
+def test_more_events_than_are_read_at_once_are_all_printed(run, path, make_event):
+    put(path, *(make_event(f"more {number} {'x' * 100}") for number in range(2100)))
+    assert len(names(run([*COMMAND, path, "-n", 2100, "--no-follow"]).stdout)) == 2100
+    assert len(names(run([*COMMAND, path, "-n", 9999, "--no-follow"]).stdout)) == 2112
+
+
+def test_a_file_that_is_replaced_is_followed(popen, path, make_event):
+    process = popen(
+        [*COMMAND, path, "-n", "1"], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
+    assert names(process.stdout.readline()) == ["event 11"]
+    new = path.with_name(f"new{path.suffix}")
+    put(new, make_event("of the new file"))
+    new.rename(path)
+    assert names(process.stdout.readline()) == ["of the new file"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 0
+
+
+def test_lines_that_are_cut_off_or_torn_or_rotated_away_are_no_obstacle(popen, tmp_path, make_event):
+    path = tmp_path / "events.jsonl"
+    put(path, *(make_event(name) for name in "abc"))
+    process = popen(
+        [*COMMAND, path, "-n", "1"], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
+    assert names(process.stdout.readline()) == ["c"]
+    with path.open("a") as lines:
+        lines.write('{"half a line\n{"event": "whole"')
+        lines.flush()
+        lines.write("}\n")
+    assert names(process.stdout.readline()) == ["whole"]
+    path.write_text('{"event": "cut"}\n')  # as copytruncate does
+    assert names(process.stdout.readline()) == ["cut"]
+    path.unlink()
+    path.write_text('{"event": "new"}\n')
+    assert names(process.stdout.readline()) == ["new"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("text", b"no database at all" * 100, "text is no event log: file is not a database"),
+        ("empty.db", b"", "empty.db is no event log: it is empty"),
+        ("missing.db", None, "there is no file missing.db"),
+        ("missing.jsonl", None, "cannot read missing.jsonl: No such file or directory"),
+    ],
+)
+def test_a_file_that_is_none_to_show_is_a_clear_error(run, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    before = sorted(os.listdir(tmp_path))
+    done = run([*COMMAND, name], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"Error: {message}\n")
+    assert sorted(os.listdir(tmp_path)) == before

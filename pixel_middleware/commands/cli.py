@@ -1,7 +1,10 @@
-"""The command line: `pixel-middleware serve`, `replay`, `tail`."""
+"""The command line: `pixel-middleware serve`, `log`, `replay`, `tail`."""
+
+import logging
 
 import click
 
+from pixel_middleware.commands.log import log
 from pixel_middleware.commands.replay import replay
 from pixel_middleware.commands.serve import serve
 from pixel_middleware.commands.tail import tail
@@ -11,7 +14,8 @@ from pixel_middleware.commands.tail import tail
 @click.version_option(package_name="pixel-middleware")
 def cli() -> None:
     """Collect analytics events from pixels."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
 
 
-for command in (serve, tail, replay):
+for command in (serve, tail, log, replay):
     cli.add_command(command)

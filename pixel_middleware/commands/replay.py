@@ -1,4 +1,4 @@
-"""`pixel-middleware replay`: events won back from access logs."""
+"""`pixel-middleware replay`: events recovered from access logs."""
 
 from contextlib import closing
 from itertools import islice
@@ -8,11 +8,11 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from pixel_middleware.commands.terminal import EXISTING, FORWARD_TO, OUTPUT, bad_parameters
-from pixel_middleware.destinations import named
+from pixel_middleware.commands.sending import send_all
+from pixel_middleware.commands.terminal import EXISTING, FORWARD_TO, OUTPUT, bad_parameters, opened_sink
+from pixel_middleware.destinations import Destination
 from pixel_middleware.replay import Replay, opened, size_of
 from pixel_middleware.sinks import EventLog, JSONLines
-from pixel_middleware.sinks.files import sink_to
 
 BATCH = 2000  # events a commit
 
@@ -25,21 +25,33 @@ BATCH = 2000  # events a commit
     "--status", "statuses", multiple=True, type=int, default=[200], show_default=True, help="Take these only."
 )
 @click.option("--prefix", default="/pixel/v1", show_default=True, help="Where the pixels were.")
-def replay(logs: tuple[Path, ...], output: Path, forward_to: str | None, statuses: list[int], prefix: str) -> None:
-    """Win events back from access logs.
+@click.option(
+    "--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop to forward after so many seconds."
+)
+def replay(
+    logs: tuple[Path, ...],
+    output: Path,
+    destinations: dict[str, Destination],
+    statuses: list[int],
+    prefix: str,
+    timeout_s: float,
+) -> None:
+    """Recover events from access logs.
 
-    What the output holds already is left out. LOGS are nginx's or Apache's, gzipped or not.
+    What the output holds already is left out. LOGS are nginx's or Apache's, gzipped or not. With --forward-to, exit 1
+    if something is left to be sent.
     """
-    with bad_parameters():
-        sink = sink_to(output, dict([named(forward_to)]) if forward_to else None)
-    replaying = Replay(prefix, statuses, sink.message_ids())
-    with bad_parameters(), closing(sink), tqdm(total=size_of(logs), unit="B", unit_scale=True) as bar:
-        for path in logs:
-            _replay_one(path, replaying, sink, bar)
+    sink = opened_sink(output, destinations)
+    before = sink.stats() if isinstance(sink, EventLog) and destinations else None
+    with bad_parameters(), closing(sink):
+        replaying = Replay(prefix, statuses, sink.message_ids())
+        with tqdm(total=size_of(logs), unit="B", unit_scale=True, disable=None) as bar:
+            for path in logs:
+                _replay_one(path, replaying, sink, bar)
     for outcome, count in replaying.counts.most_common():
         click.echo(f"{count:>9,}  {outcome}")
-    if isinstance(sink, EventLog):
-        sink.flush(timeout_s=3600.0)
+    if isinstance(sink, EventLog) and before is not None:
+        send_all(output, sink, destinations, before, timeout_s)
 
 
 def _replay_one(path: Path, replaying: Replay, sink: JSONLines | EventLog, bar: Any) -> None:

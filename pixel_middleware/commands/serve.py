@@ -1,18 +1,19 @@
 """`pixel-middleware serve`: a collector of its own."""
 
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from wsgiref.types import WSGIApplication
 
 import click
 from waitress.server import create_server
 
 from pixel_middleware.collector.app import EXAMPLE, collecting_app
-from pixel_middleware.commands.terminal import FORWARD_TO, OUTPUT, bad_parameters, line
-from pixel_middleware.destinations import named
+from pixel_middleware.commands.terminal import FORWARD_TO, OUTPUT, bad_parameters, line, opened_sink
+from pixel_middleware.destinations import Destination
 from pixel_middleware.events import Event, Sink
-from pixel_middleware.sinks.files import sink_to
+from pixel_middleware.sinks import EventLog
+from pixel_middleware.wire.printable import printable
 
 
 @click.command()
@@ -21,20 +22,24 @@ from pixel_middleware.sinks.files import sink_to
 @OUTPUT
 @FORWARD_TO
 @click.option("--allow", metavar="NETWORK", multiple=True, help="Who may see the live view, beside this machine.")
-def serve(host: str, port: int, output: Path, forward_to: str | None, allow: tuple[str, ...]) -> None:
+def serve(host: str, port: int, output: Path, destinations: dict[str, Destination], allow: tuple[str, ...]) -> None:
     """Collect events, and show them at /.
 
     Prints one line for each, until Ctrl-C.
     """
+    listener = _listen(host, port)  # before a file is made
     with bad_parameters():
-        sink = sink_to(output, dict([named(forward_to)]) if forward_to else None)
+        sink = opened_sink(output, destinations)
         app = collecting_app(_announced(sink), allow)
-    server = _listen(app, host, port)
-    address = f"http://{host}:{server.effective_port}"
-    onward = f", and on to {forward_to}" if forward_to else ""
+    server = create_server(app, sockets=[listener])
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    onward = f", and on to {', '.join(map(printable, destinations))}" if destinations else ""
     click.echo(f"Collecting pixels at {address}/pixel/v1/ into {output}{onward}. Press Ctrl-C to stop.")
     click.echo(f"Watch them come:      {address}/")
     click.echo(f"Paste into a browser: {address}{EXAMPLE}")
+    if isinstance(sink, EventLog):
+        sink.start()
     server.run()
 
 
@@ -48,8 +53,13 @@ def _announced(sink: Sink) -> Callable[[Event], None]:
     return announce
 
 
-def _listen(app: WSGIApplication, host: str, port: int) -> Any:
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        return create_server(app, host=host, port=port)
-    except OSError as error:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family)
+    except UnicodeError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: that is no name of a host") from error
+    except socket.gaierror as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    except OSError as error:  # whose text names the address again
+        raise click.ClickException(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error

@@ -22,8 +22,8 @@ from pixel_middleware.sinks.files import sink_to
 def filter_app_factory(app: WSGIApplication, global_conf: Mapping[str, str], **local_conf: str) -> PixelMiddleware:
     """`PixelMiddleware(app, ...)` with the options of an ini section.
 
-    Its sink is `sink`, a `package.module:name`; or `output`, a file, with `forward_to` if its events
-    are to be sent on; see `sinks.files`. Raises `ConfigurationError`, which names the option.
+    Its sink is `sink`, a `package.module:name`; or `output`, a file, with `forward_to`, one or more `NAME=URL`, if its
+    events are to be sent on; see `sinks.files`. Raises `ConfigurationError`, which names the option.
     """
     given = settings.read(local_conf, also=("sink", "output", "forward_to"))
     sink, output, forward_to = given.pop("sink", None), given.pop("output", None), given.pop("forward_to", None)
@@ -31,8 +31,5 @@ def filter_app_factory(app: WSGIApplication, global_conf: Mapping[str, str], **l
         raise ConfigurationError("sink", "set either sink or output")
     if forward_to is not None and output is None:
         raise ConfigurationError("forward_to", "forward_to needs output, the file that keeps what is still to be sent")
-    if output is None:
-        taken = settings.as_object("sink", sink)
-    else:
-        taken = sink_to(output, dict(map(named, (forward_to or "").split())))
+    taken = settings.as_object("sink", sink) if output is None else sink_to(output, named((forward_to or "").split()))
     return PixelMiddleware(app, taken, **given)

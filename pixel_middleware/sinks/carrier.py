@@ -91,10 +91,9 @@ class Carrier(forks.ForkAware):
         pause = self._courier.round()
         self._mark = mark
         self._look_at = now + (_LOOK_S if pause is None else pause)
-        if pause is None or pause > POLL_S:
-            self._is_idle = pause is None
-            return POLL_S if pause is None else pause
-        return pause
+        # A longer wait, for the end of a hold say, must not keep from what comes meanwhile.
+        self._is_idle = pause is None or pause > POLL_S
+        return POLL_S if pause is None else min(pause, POLL_S)
 
     def _rest(self) -> None:
         self._is_idle = False

@@ -11,9 +11,9 @@ from pixel_middleware.destinations.base import Destination, Record
 from pixel_middleware.errors import RetryLater
 from pixel_middleware.sinks.delivery import PATIENT_ROUNDS, Delivery
 from pixel_middleware.sinks.failures import Down, Failure, after_of, text_of
-from pixel_middleware.sinks.lanes import FIRST_HOLD_S, OTHERS, Lanes
+from pixel_middleware.sinks.lanes import FIRST_HOLD_S, Lanes
 from pixel_middleware.sinks.ledger import BEAT_S, Ledger
-from pixel_middleware.sinks.positions import Positions
+from pixel_middleware.sinks.positions import OTHERS, Positions
 
 HELD_SHARE = 0.1  # of the time, for lanes on hold and events that failed alone
 DRAIN_S = 1.0  # of a round, for what has waited in a lane that is taken again
@@ -71,6 +71,8 @@ class Courier:
         try:
             if not self._delivery.failures:
                 self._retry_what_waits()
+            if self._ledger.epoch < 0:  # somebody has moved the position meanwhile: it is read anew first
+                return 0.0
             head = self._head()
             self._deliver(head)
         except Down as down:

@@ -6,11 +6,10 @@ import time
 from pixel_middleware.errors import RetryLater
 from pixel_middleware.sinks.failures import LONGEST_PAUSE_S, Failure, after_of, text_of
 from pixel_middleware.sinks.ledger import Ledger
-from pixel_middleware.sinks.positions import LATEST_HOLD_S, MOST_LANES, Lane, Positions
+from pixel_middleware.sinks.positions import LATEST_HOLD_S, MOST_LANES, OTHERS, Lane, Positions
 from pixel_middleware.wire.printable import printable
 
 FIRST_HOLD_S = 60.0
-OTHERS = "\0others"  # the lane of all that are too many to have a row each
 
 _UNKNOWN = Lane()
 

@@ -165,8 +165,7 @@ class Retention:
     def _limit_bytes(self, connection: sqlite3.Connection) -> int | None:
         if self._max_bytes is not None:
             return self._max_bytes
-        ((has_destinations,),) = connection.execute("SELECT EXISTS (SELECT 1 FROM destinations)")
-        return DEFAULT_BYTES if has_destinations else None
+        return None if _floor(connection) is None else DEFAULT_BYTES
 
     def _refuse_full_disk(self, added: int) -> None:
         disk = os.statvfs(self._path)

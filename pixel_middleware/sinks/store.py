@@ -49,6 +49,7 @@ class Store(forks.ForkAware):
         self._lock_file = LockFile.at(self.path + "-lock")
         self._reader = Reader(self.path)
         self.read = self._reader.read
+        self.look = self._reader.look
         forks.watch(self)
 
     # The turn: among this process's threads, and among processes.
@@ -68,6 +69,15 @@ class Store(forks.ForkAware):
     def release(self, name: str, owner: object) -> None:
         """End a claim."""
         self._lock_file.release(_byte_of(name), owner)
+
+    def is_claimed(self, name: str) -> bool:
+        """Whether anybody, in this process or another, does now what `name` says."""
+        if not os.path.exists(self.path + "-lock"):
+            return False
+        nobody = object()
+        was_free = self.claim(name, nobody)
+        self.release(name, nobody)
+        return not was_free
 
     def transact(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T:
         """The result of `work(connection)`, committed; on disk, if `durable`. For who has the turn.
@@ -230,6 +240,20 @@ class Reader(forks.ForkAware):
         try:
             with self._reading:
                 return self._opened().execute(query, parameters).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(f"cannot read {self._path}: {error}") from error
+
+    def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `work(connection)`, which cannot write, and sees all of one moment. Raises `StorageError`."""
+        forks.notice(self)
+        try:
+            with self._reading:
+                connection = self._opened()
+                connection.execute("BEGIN")
+                try:
+                    return work(connection)
+                finally:
+                    connection.execute("ROLLBACK")
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot read {self._path}: {error}") from error
 

@@ -12,9 +12,10 @@ is the file's, whichever process is asked.
 
 from collections.abc import Iterator
 
+from pixel_middleware.errors import StorageError
 from pixel_middleware.middleware import PixelMiddleware
 from pixel_middleware.runtime.extras import needed_by
-from pixel_middleware.sinks.eventlog import EventLog
+from pixel_middleware.sinks.eventlog import EventLog, LogStats
 
 with needed_by("PixelCollector", "prometheus-client", extra="prometheus"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -29,10 +30,16 @@ class PixelCollector(Collector):
         self._log = log
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of this moment."""
+        """The metrics of this moment; of a log that cannot be read, that alone. Never an error's text."""
         yield self._requests()
         if self._log is not None:
-            yield from _of_log(self._log)
+            try:
+                stats = self._log.stats()
+            except StorageError:
+                stats = None
+            yield GaugeMetricFamily("pixel_log_readable", "Whether the file of the log can be read.", stats is not None)
+            if stats is not None:
+                yield from _of_log(stats)
 
     def _requests(self) -> Metric:
         requests = CounterMetricFamily("pixel_requests", "Pixel requests by what became of them.", labels=_LABELS)
@@ -51,8 +58,10 @@ _LABELS = ["outcome", "reason"]
 _GAUGES = (
     ("lag", "pixel_log_lag_events", "Events that a destination is behind the newest."),
     ("oldest_age_s", "pixel_log_oldest_event_age_seconds", "How long the oldest undelivered event has waited."),
-    ("held", "pixel_log_held_events", "Events that failed and are tried again."),
+    ("held", "pixel_log_held_events", "Events that failed, or whose lane is on hold, and that are tried again."),
     ("dead", "pixel_log_dead_events", "Events that a destination refused for good."),
+    ("last_success_age_s", "pixel_log_last_success_age_seconds", "How long ago a destination last took something."),
+    ("carries", "pixel_log_carries", "Whether this process is the one that sends."),
 )
 _COUNTERS = (
     ("sent", "pixel_log_sent_events", "Events that were delivered."),
@@ -61,12 +70,14 @@ _COUNTERS = (
 )
 
 
-def _of_log(log: EventLog) -> Iterator[Metric]:
-    stats = log.stats()
+def _of_log(stats: LogStats) -> Iterator[Metric]:
+    yield GaugeMetricFamily("pixel_log_events", "Events in the log.", stats["events"])
     yield GaugeMetricFamily("pixel_log_bytes", "Bytes in use in the file of the log.", stats["bytes"])
     for family, rows in ((GaugeMetricFamily, _GAUGES), (CounterMetricFamily, _COUNTERS)):
         for key, name, help_ in rows:
             metric = family(name, help_, labels=["destination"])
             for destination, of_one in stats["destinations"].items():
-                metric.add_metric([destination], of_one[key])  # type: ignore[literal-required]
+                value: float | None = of_one[key]  # type: ignore[literal-required]
+                if value is not None:  # it never took anything
+                    metric.add_metric([destination], value)
             yield metric
