@@ -105,12 +105,10 @@ def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit, received_at: s
     and `properties` become the event's. `received_at`, as `timestamp` makes it, is now if not given.
     """
     now = received_at or _now()
-    event = {
+    event: dict[str, Any] = {
         "type": kind,
         "channel": "web",
-        "messageId": "",
-        "context": {},
-        "properties": {},
+        "messageId": sent.get("messageId") or new_message_id(),
         "originalTimestamp": now,
         "sentAt": now,
         **sent,
@@ -118,17 +116,49 @@ def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit, received_at: s
         "receivedAt": now,
         "request_ip": visit.address,
     }
-    if not event["messageId"]:
-        event["messageId"] = new_message_id()
-    _fill_context(event["context"], event["properties"] if kind == "page" else {}, visit)
+    context: dict[str, Any] = event.setdefault("context", {})
+    properties: dict[str, Any] = event.setdefault("properties", {})
+    for name, fact in (("ip", visit.address), ("userAgent", visit.user_agent), ("locale", visit.locale)):
+        if fact and name not in context:
+            context[name] = fact
+
+    page = context.get("page", {})
+    if page.__class__ is not dict:
+        return cast(Event, event)  # the client's own idea of a page: not ours to mend
+    if visit.referer and "url" not in page and (kind == "track" or "url" not in properties):
+        page["url"] = visit.referer
     if kind == "page":
-        _mirror_page(event["context"], event["properties"])
+        for field in MIRRORED_PAGE_FIELDS:
+            if field in page:
+                if field not in properties:
+                    properties[field] = page[field]
+            elif field in properties:
+                page[field] = properties[field]
+    if page:
+        context["page"] = page
     return cast(Event, event)
 
 
+_DRAWS = 128  # so many ids' random bytes at once: asking the kernel is most of what an id costs
+
+_drawn: tuple[int, list[bytes]] = (0, [])
+
+
 def new_message_id() -> str:
-    """A random UUID, as `uuid.uuid4()` makes it, in less than half of its time; safe after a fork."""
-    return as_uuid(os.urandom(16), "4")
+    """A random UUID, as `uuid.uuid4()` makes it, in a quarter of its time. Thread-safe, and safe after a fork."""
+    global _drawn
+    pid, draws = _drawn
+    try:
+        # By the pid, since a server that forks in C runs no hook of Python's.
+        raw = draws.pop() if pid == os.getpid() else b""
+    except IndexError:
+        raw = b""
+    if not raw:
+        fresh = os.urandom(16 * _DRAWS)
+        draws = [fresh[start : start + 16] for start in range(0, len(fresh), 16)]
+        raw = draws.pop()
+        _drawn = (os.getpid(), draws)
+    return as_uuid(raw, "4")
 
 
 def as_uuid(raw: bytes, version: str) -> str:
@@ -139,8 +169,9 @@ def as_uuid(raw: bytes, version: str) -> str:
 
 
 def _now() -> str:
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}Z"
+    milliseconds = time.time_ns() // 1_000_000
+    # Adding 1,000 and cutting the 1 takes a third of the time of a format with leading zeros.
+    return f"{_second(milliseconds // 1000)}.{str(milliseconds % 1000 + 1000)[1:]}Z"
 
 
 @lru_cache(maxsize=2)
@@ -155,27 +186,3 @@ def to_json(event: Event) -> str:
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _fill_context(context: dict[str, Any], page_properties: Mapping[str, Any], visit: Visit) -> None:
-    facts = (("ip", visit.address), ("userAgent", visit.user_agent), ("locale", visit.locale))
-    for name, fact in facts:
-        if fact:
-            context.setdefault(name, fact)
-    if visit.referer and "url" not in page_properties:
-        page = context.setdefault("page", {})
-        if isinstance(page, dict):
-            page.setdefault("url", visit.referer)
-
-
-def _mirror_page(context: dict[str, Any], properties: dict[str, Any]) -> None:
-    page = context.get("page", {})
-    if not isinstance(page, dict):
-        return  # the client's own idea of a page: not ours to mend
-    for field in MIRRORED_PAGE_FIELDS:
-        if field in page:
-            properties.setdefault(field, page[field])
-        elif field in properties:
-            page[field] = properties[field]
-    if page:
-        context["page"] = page

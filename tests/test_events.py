@@ -1,6 +1,7 @@
-"""Section 5 of the contract: the event."""
+"""What the server makes of what a client sent: the event."""
 
 import json
+import os
 import re
 import uuid
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixel_middleware.events import Visit, as_uuid, make_event, timestamp, to_json
+from pixel_middleware.events import Visit, as_uuid, make_event, new_message_id, timestamp, to_json
 
 VISIT = Visit("192.0.2.1", "Mozilla/5.0", "en-US", "https://shop.example/cart")
 SENT = {"writeKey": "k", "anonymousId": "a"}
@@ -95,6 +96,21 @@ def test_timestamps_have_milliseconds_and_a_z():
 def test_json_refuses_what_it_cannot_hold():
     with pytest.raises(ValueError, match="JSON"):
         to_json(make_event("page", SENT | {"x": float("nan")}, VISIT))
+
+
+def test_ids_are_never_shared_with_a_fork():
+    """Random bytes are drawn for many ids at once."""
+    new_message_id()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(writer, "".join(new_message_id() for _ in range(10)).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader) as theirs, os.fdopen(writer, "w"):
+        childs = {theirs.read(36) for _ in range(10)}
+    ours = {new_message_id() for _ in range(500)}
+    assert (len(childs), len(ours), childs & ours) == (10, 500, set())
 
 
 @given(st.binary(min_size=16, max_size=16))

@@ -1,4 +1,4 @@
-"""Section 4 of the contract: query string to nested dict."""
+"""Query string to nested dict, as rudder-server maps it."""
 
 import json
 from pathlib import Path
@@ -106,6 +106,8 @@ def test_track_keeps_an_empty_name():
         pytest.param("writeKey=k", "missing_anonymous_id", id="no anonymous id"),
         pytest.param("writeKey=k&userId=u", "missing_anonymous_id", id="a user id does not stand in"),
         pytest.param("writeKey=k&anonymousId=%22%22", "missing_anonymous_id", id="nothing in quotes"),
+        pytest.param("writeKey=%E2%80%8B&anonymousId=a", "missing_write_key", id="invisible write key"),
+        pytest.param("writeKey=k&anonymousId=%22%EF%BB%BF%22", "missing_anonymous_id", id="nothing visible in quotes"),
         pytest.param(f"{REQUIRED}&=x", "invalid_name", id="empty name"),
         pytest.param(f"{REQUIRED}&a..b=x", "invalid_name", id="empty part"),
         pytest.param(f"{REQUIRED}&.a=x", "invalid_name", id="leading dot"),
@@ -120,14 +122,53 @@ def test_track_keeps_an_empty_name():
         pytest.param(f"{REQUIRED}&a={'x' * 32768}", "query_too_long", id="too long"),
         pytest.param("&".join(["a=1"] * 1001), "too_many_parameters", id="too many"),
         pytest.param(f"{REQUIRED}&{'a.' * 32}a=1", "too_deep", id="too deep"),
+        pytest.param(
+            "&".join([REQUIRED, *(f"{number}.{'a.' * 9}a=" for number in range(401))]),
+            "too_many_parameters",
+            id="too many objects",
+        ),
     ],
 )
 def test_refuses(query, reason):
     assert refusal(query).reason == reason
 
 
-def test_track_needs_an_event():
-    assert refusal(f"{REQUIRED}&event=", "track").reason == "missing_event"
+@pytest.mark.parametrize("event", ["", " ", "%E2%80%8B%C2%AD", "\x01"])
+def test_track_needs_an_event(event):
+    assert refusal(f"{REQUIRED}&event={event}", "track").reason == "missing_event"
+
+
+# White space, a control, formats, private use, unassigned, and what is printable by Unicode but shows nothing.
+INVISIBLE = "\t \x85\xa0\u3000 \x01\x7f \u200b\ufeff\u00ad\u2060\u200e \ue000 \u0378 \u3164\u2800\u115f\u034f"
+
+
+@pytest.mark.parametrize("letter", sorted(set(INVISIBLE)), ids=lambda letter: f"U+{ord(letter):04X}")
+def test_what_nobody_sees_is_blank(letter):
+    assert refusal(f"writeKey=k&anonymousId={quote(letter * 2)}").reason == "missing_anonymous_id"
+    assert "messageId" not in map_query("page", f"{REQUIRED}&messageId={quote(letter)}")
+    assert map_query("page", f"writeKey=k&anonymousId={quote(letter)}a")["anonymousId"] == f"{letter}a"
+
+
+@pytest.mark.parametrize("text", ["a", "é", "\u0301", "日", "\U0001f600", "\ufffd", "~", "!"])
+def test_what_somebody_sees_is_not_blank(text):
+    assert map_query("page", f"writeKey=k&anonymousId={quote(text)}")["anonymousId"] == text
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("writeKey=k&amp;anonymousId=a&amp;event=e", "a name begins with amp;"),
+        ("writeKey=k&anonymousId=a&amp;event=e", "a name begins with amp;"),
+        ("writeKey=k&amp;context.x=a", "a name begins with amp;"),
+        ("data=eyJ3cml0ZUtleSI6ImsifQ", "the event is in data=..., which is not read; give each field a parameter"),
+    ],
+)
+def test_a_usual_mistake_is_named(query, message):
+    assert message in refusal(query, "track").message
+
+
+def test_data_may_be_a_name_like_any_other():
+    assert mapped("data=x&amp;x=y") == {"data": "x", "amp;x": "y"}
 
 
 def test_limits_are_inclusive():

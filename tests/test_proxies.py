@@ -2,7 +2,7 @@
 
 import pytest
 
-from pixel_middleware.wire.request import client_address, public_origin
+from pixel_middleware.wire.request import client_address, public_origin, visit
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,11 @@ from pixel_middleware.wire.request import client_address, public_origin
         pytest.param("6.6.6.6,203.0.113.9, 10.0.0.1", 2, "203.0.113.9", id="two proxies"),
         pytest.param("203.0.113.9", 2, "192.0.2.1", id="fewer entries than proxies"),
         pytest.param("2001:db8::1", 1, "2001:db8::1", id="IPv6"),
+        pytest.param("2.2.2.2:5678", 1, "2.2.2.2", id="with a port"),
+        pytest.param("[2001:db8::1]:80", 1, "2001:db8::1", id="IPv6 with a port"),
+        pytest.param("[2001:db8::1]", 1, "2001:db8::1", id="IPv6 in brackets"),
+        pytest.param("2.2.2.2:evil", 1, "192.0.2.1", id="not a port"),
+        pytest.param("[2.2.2.2.2]:80", 1, "192.0.2.1", id="not an address in brackets"),
         pytest.param("evil", 1, "192.0.2.1", id="not an address"),
         pytest.param("fe80::1%<script>", 1, "192.0.2.1", id="an IPv6 zone carries any text"),
         pytest.param("", 1, "192.0.2.1", id="empty"),
@@ -49,3 +54,26 @@ def test_an_unknown_address_is_empty(environ):
 def test_origin(given, trusted, origin):
     environ = {"SERVER_NAME": "server.example", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
     assert public_origin(environ | given, trusted) == origin
+
+
+@pytest.mark.parametrize(
+    ("header", "most", "field"),
+    [
+        ("HTTP_USER_AGENT", 1024, "user_agent"),
+        ("HTTP_REFERER", 4096, "referer"),
+        ("HTTP_ACCEPT_LANGUAGE", 64, "locale"),
+    ],
+)
+def test_long_headers_are_cut_without_tearing_a_character(header, most, field):
+    def kept(text):
+        return getattr(visit({header: text.encode().decode("latin-1")}), field)
+
+    assert kept("x" * most) == "x" * most
+    assert kept("x" * (most + 1)) == "x" * most
+    assert kept("é" * most) == "é" * (most // 2)
+    assert kept("x" + "é" * most) == "x" + "é" * (most // 2 - 1)
+    assert kept("x" * (most - 2) + "\U0001f600") == "x" * (most - 2)
+
+
+def test_bytes_that_are_no_text_are_replaced_also_where_a_header_is_cut():
+    assert visit({"HTTP_USER_AGENT": "\xff" * 2000}).user_agent == "\ufffd" * 1024

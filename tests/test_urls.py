@@ -21,10 +21,11 @@ from strategies import objects, text
 
 from pixel_middleware import PixelMiddleware, UnsendableEvent, pixel_tag, pixel_url
 from pixel_middleware.wire.mapping import map_query
+from pixel_middleware.wire.printable import is_blank
 
 BASE = "https://example.com"
 
-filled = text.filter(str.strip)
+filled = text.filter(lambda value: not is_blank(value))
 
 
 def sent(url):

@@ -5,27 +5,41 @@ appended are read, counted from the right; WebOb's `client_addr` believes the fi
 `X-Forwarded-Host`.
 """
 
+import codecs
 import ipaddress
 import re
 from wsgiref.types import WSGIEnvironment
 
 from pixel_middleware.events import Visit
 
+MOST_AGENT_BYTES = 1024  # the longest real user agents have some 500
+MOST_REFERER_BYTES = 4096
+MOST_LOCALE_BYTES = 64
+
 
 def visit(environ: WSGIEnvironment, trusted_proxies: int = 0) -> Visit:
-    """Who asks, by the connection and the headers."""
-    locale = text(environ, "HTTP_ACCEPT_LANGUAGE").partition(",")[0].partition(";")[0].strip()
+    """Who asks, by the connection and the headers, which are cut: a server may take 256 KB of them."""
+    locale: str = environ.get("HTTP_ACCEPT_LANGUAGE", "").partition(",")[0].partition(";")[0].strip()
     return Visit(
         client_address(environ, trusted_proxies),
-        text(environ, "HTTP_USER_AGENT"),
-        "" if locale == "*" else locale,
-        text(environ, "HTTP_REFERER"),
+        text(environ, "HTTP_USER_AGENT", MOST_AGENT_BYTES),
+        "" if locale == "*" else as_text(locale, MOST_LOCALE_BYTES),
+        text(environ, "HTTP_REFERER", MOST_REFERER_BYTES),
     )
 
 
-def text(environ: WSGIEnvironment, key: str) -> str:
-    """A value of the environ as text: WSGI has one character for each byte, which is UTF-8 where it is text at all."""
-    value: str = environ.get(key, "")
+def text(environ: WSGIEnvironment, key: str, most_bytes: int | None = None) -> str:
+    """A value of the environ, `""` if there is none; see `as_text`."""
+    return as_text(environ.get(key, ""), most_bytes)
+
+
+def as_text(value: str, most_bytes: int | None = None) -> str:
+    """What a WSGI string says: it has one character for each byte, which is UTF-8 where it is text at all.
+
+    Of more than `most_bytes` the first are kept, and no half of a character at their end.
+    """
+    if most_bytes is not None and len(value) > most_bytes:
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(value[:most_bytes].encode("latin-1", "replace"))
     return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
@@ -33,13 +47,23 @@ def client_address(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:
     """The client's address; `""` where the server knows none, as behind a unix socket.
 
     With N trusted proxies it is the N-th entry of `X-Forwarded-For` from the right, if that is a
-    valid address, and else `REMOTE_ADDR`.
+    valid address, and else `REMOTE_ADDR`. A port behind it, and brackets, are left out.
     """
     if trusted_proxies:
         entry = _forwarded(environ, "HTTP_X_FORWARDED_FOR", trusted_proxies)
-        if _is_address(entry):
-            return entry
+        if found := _WITH_PORT.fullmatch(entry):
+            entry = found[1] or found[2]
+        try:
+            ipaddress.ip_address(entry)
+        except ValueError:
+            pass
+        else:
+            if "%" not in entry:  # Python accepts any text at all as an IPv6 zone
+                return entry
     return environ.get("REMOTE_ADDR") or ""
+
+
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 
 
 def public_origin(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:
@@ -60,13 +84,6 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 def _forwarded(environ: WSGIEnvironment, key: str, trusted_proxies: int) -> str:
-    entries = str(environ.get(key, "")).split(",")
+    """What the outermost of our proxies appended; `""` if there are fewer entries, or none is trusted."""
+    entries = str(environ.get(key, "")).rsplit(",", trusted_proxies)
     return entries[-trusted_proxies].strip() if 0 < trusted_proxies <= len(entries) else ""
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text  # Python accepts any text at all as an IPv6 zone
