@@ -2,20 +2,20 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any, get_args
-from urllib.parse import parse_qs
+from typing import Any, cast, get_args
 from wsgiref.types import WSGIEnvironment
 
 from webob import Request
 
 from pixel_middleware import settings
-from pixel_middleware.errors import BadPixel
-from pixel_middleware.events import Event, Kind, Processor, Sink, make_event
+from pixel_middleware.destinations.base import Destination
+from pixel_middleware.errors import BadPixel, ConfigurationError
+from pixel_middleware.events import Event, Kind, Processor, Sink, make_event, to_json
 from pixel_middleware.outcomes import Outcome, Outcomes, Stats
 from pixel_middleware.wire import amp, answers
 from pixel_middleware.wire.answers import Answer
 from pixel_middleware.wire.mapping import map_query
-from pixel_middleware.wire.query import Limits
+from pixel_middleware.wire.query import LIMITS, Limits, split_pairs
 from pixel_middleware.wire.request import public_origin, text, visit
 
 _log = logging.getLogger("pixel_middleware")
@@ -29,27 +29,37 @@ class Endpoint:
 
     def __init__(self, sink: Sink, **options: Any) -> None:
         checked = settings.check(**options)
-        self._sink: Sink = settings.as_callable("sink", sink, "a callable that takes one event")
-        self._processors: list[Processor] = checked["processors"]
-        self._is_known_key: Callable[[str], bool] = checked["write_keys"]
+        if isinstance(sink, Destination):
+            name = type(sink).__name__
+            raise ConfigurationError("sink", f"{name} is a destination, not a sink; put it into an EventLog, as sink")
+        self._sink: Sink = settings.as_sink("sink", sink)
+        self._processors: list[tuple[str, Processor]] = checked["processors"]
+        self._is_known_key: Callable[[str], bool] | None = checked["write_keys"]
         self._require_anonymous_id: bool = checked["require_anonymous_id"]
-        gives_id = any(getattr(processor, "gives_anonymous_id", False) for processor in self._processors)
+        gives_id = any(getattr(processor, "gives_anonymous_id", False) for _, processor in self._processors)
         self._require_id = self._require_anonymous_id or not gives_id
         self._trusted_proxies: int = checked["trusted_proxies"]
+        self._expects_forwarded = self._trusted_proxies > 0
         self._limits = Limits(
             max_query_bytes=checked["max_query_bytes"],
             max_params=checked["max_params"],
             max_depth=checked["max_depth"],
+            max_event_bytes=checked["max_event_bytes"],
         )
-        self._image: bool | None = checked["response"]
+        # A byte of a query or a Referer is 12 at most in JSON (a control character, on both sides of a page event),
+        # and all else is 8,192 at most: no JSON need be made of nearly all events to know that they are short enough.
+        self._surely_short = (self._limits.max_event_bytes - 8192) // 12
         prefix: str = checked["prefix"]
         self.below = f"{prefix}/"
         """What every path of ours begins with, in the form of a `PATH_INFO`."""
         self._prefix = prefix.encode("latin-1").decode()
         self._amp_path = f"{prefix}/amp.json" if checked["amp"] else None
-        self._pixels: dict[str, tuple[Kind, bool]] = {
-            f"{prefix}/{kind}{suffix}": (kind, suffix == ".gif") for kind in get_args(Kind) for suffix in ("", ".gif")
-        }
+        image: bool | None = checked["response"]
+        self._pixels: dict[str, tuple[Kind, bool | None]] = {}
+        """By path: the kind, and whether to answer with an image; `None` where the request is to say."""
+        for kind in get_args(Kind):
+            self._pixels[f"{prefix}/{kind}"] = (kind, image)
+            self._pixels[f"{prefix}/{kind}.gif"] = (kind, True if image is None else image)
         self._not_found = answers.not_found(self._prefix)
         self._outcomes = Outcomes()
 
@@ -75,8 +85,9 @@ class Endpoint:
         if pixel is None:
             return self._amp_configuration(environ)
 
-        kind, has_gif_suffix = pixel
-        image = self._image if self._image is not None else has_gif_suffix or answers.wants_image(environ)
+        kind, image = pixel
+        if image is None:
+            image = answers.wants_image(environ)
         try:
             query = environ.get("QUERY_STRING", "")
             sent = map_query(
@@ -86,44 +97,67 @@ class Endpoint:
                 require_anonymous_id=self._require_anonymous_id,
                 require_id=self._require_id,
             )
-            if not self._is_known_key(sent["writeKey"]):
+            if self._is_known_key is not None and not self._is_known_key(sent["writeKey"]):
                 raise BadPixel("invalid_write_key", "writeKey is not known here; use the key of a source of this site")
+            if self._expects_forwarded and "HTTP_X_FORWARDED_FOR" not in environ:
+                self._expects_forwarded = False  # said once
+                _log.warning(_NOT_FORWARDED, self._trusted_proxies)
+            who = visit(environ, self._trusted_proxies)
+            event = make_event(kind, sent, who)
+            if len(query) + len(who.referer) > self._surely_short:
+                most = self._limits.max_event_bytes
+                if len(to_json(event).encode()) > most:
+                    raise BadPixel("event_too_long", f"the event is longer than {most} bytes of JSON; send less")
             if method == "HEAD":
                 return answers.accepted(image)
-            event: Event | None = make_event(kind, sent, visit(environ, self._trusted_proxies))
+
             if self._processors:
-                event = self._processed(event, Request(environ))
+                environ[LIMITS] = self._limits
+                request = Request(environ)
+                for name, process in self._processors:
+                    processed = settings.done(process(event, request), f"processor {name}")
+                    if processed is None:
+                        record(environ, Outcome("dropped", by=name))
+                        return answers.accepted(image)
+                    if not isinstance(processed, dict):
+                        was = type(processed).__name__
+                        raise TypeError(
+                            f"processor {name} returned {was}; it must return the event, or None to drop it"
+                        )
+                    event = cast(Event, processed)
         except BadPixel as error:
             if method == "GET":
                 record(environ, Outcome("rejected", None, error.reason, error.message))
             return answers.rejected(error, image)
-        except Exception:
-            _log.exception("an event was not accepted, and its pixel was answered 503")
-            record(environ, Outcome("failed"))
+        except Exception as error:
+            record(environ, Outcome("failed", by=type(error).__qualname__), error)
             return answers.failed(image)
 
-        if event is None:
-            record(environ, Outcome("dropped"))
-            return answers.accepted(image)
         try:
-            self._sink(event)
-        except Exception:
-            _log.exception("an event was not accepted, and its pixel was answered 503")
-            record(environ, Outcome("failed"))
+            returned = self._sink(event)
+            if returned is not None:
+                settings.done(returned, "the sink")
+        except Exception as error:  # a BadPixel too: the request was good
+            record(environ, Outcome("failed", by=type(error).__qualname__), error)
             return answers.failed(image)
-        record(environ, Outcome("accepted", event))
+        self._outcomes.accept(environ, event)
         return answers.accepted(image)
 
-    def _processed(self, event: Event | None, request: Request) -> Event | None:
-        for process in self._processors:
-            if event is None:
-                break
-            event = process(event, request)
-        return event
-
     def _amp_configuration(self, environ: WSGIEnvironment) -> Answer:
+        try:
+            pairs = dict(reversed([*split_pairs(environ.get("QUERY_STRING", ""), self._limits)]))
+        except BadPixel as error:
+            if error.reason != "invalid_character":  # AMP need not be told of a NUL, which is no origin
+                self._outcomes.record(environ, Outcome("rejected", None, error.reason, error.message))
+                return answers.rejected(error, image=False)
+            pairs = {}
         origin = public_origin(environ, self._trusted_proxies)
-        # Compared with a pattern, so that the values of urllib's own parser will do.
-        source_origin = parse_qs(environ.get("QUERY_STRING", "")).get("__amp_source_origin", [""])[0]
         path = text(environ, "SCRIPT_NAME") + self._prefix
-        return answers.amp(amp.configuration(origin, path), source_origin)
+        return answers.amp(amp.configuration(origin, path), pairs.get("__amp_source_origin", ""))
+
+
+_NOT_FORWARDED = (
+    "trusted_proxies=%d, but a request has no X-Forwarded-For, so that its client's address is the connection's: either"
+    " it did not come through the proxy, or the server takes the header out, as waitress does unless it is told"
+    " clear_untrusted_proxy_headers=False"
+)

@@ -9,6 +9,7 @@ PixelError
 └── Rejected             a sender's destination will never take these events
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, Self
 
@@ -18,6 +19,7 @@ Reason = Literal[
     "missing_anonymous_id",
     "missing_event",
     "query_too_long",
+    "event_too_long",
     "too_many_parameters",
     "too_deep",
     "invalid_name",
@@ -29,7 +31,9 @@ Reason = Literal[
     "not_found",
     "method_not_allowed",
 ]
-"""The whole vocabulary of `X-Pixel-Error`: fixed words, so that no input can reach a header."""
+"""Our own vocabulary of `X-Pixel-Error`: fixed words, so that no input can reach a header."""
+
+_REASON = re.compile("[a-z_]{1,40}")
 
 
 class PixelError(Exception):
@@ -52,14 +56,18 @@ class ConfigurationError(PixelError, ValueError):
 class BadPixel(PixelError):
     """A request that cannot become an event.
 
-    `reason` goes to the `X-Pixel-Error` header and the counters; `message` is the one line that the
-    client reads, and quotes nothing of the request but, shortened, a parameter's name.
+    `reason` goes to the `X-Pixel-Error` header and the counters: one of `Reason`, or a processor's own word, of
+    1 to 40 small letters and underscores. `message` is the one line that the client reads; it quotes nothing of
+    the request but, shortened, a parameter's name. Raises `ConfigurationError` for another reason.
     """
 
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
+    def __init__(self, reason: Reason | str, message: str) -> None:
+        if not isinstance(reason, str) or not _REASON.fullmatch(reason):
+            # Not quoted: whoever makes reasons of input must not find it in the log either.
+            raise ConfigurationError("reason", "reason must be 1 to 40 of a-z and _, like not_in_the_plan")
+        self.reason: str = reason
+        self.message = " ".join(message.splitlines())
+        super().__init__(self.message)
 
 
 class UnsendableEvent(PixelError, ValueError):

@@ -33,7 +33,7 @@ class PixelMiddleware:
         processors: called in order before the sink; see `Processor`.
         trusted_proxies: how many proxies of yours stand in front; see `wire.request.client_address`.
         amp: whether to answer `<prefix>/amp.json`; see `wire.amp`.
-        max_query_bytes, max_params, max_depth: see `wire.query.Limits`.
+        max_query_bytes, max_params, max_depth, max_event_bytes: see `wire.query.Limits`.
 
     Raises `ConfigurationError` for a wrong option. Thread-safe.
     """
@@ -53,8 +53,9 @@ class PixelMiddleware:
         max_query_bytes: int = 32768,
         max_params: int = 1000,
         max_depth: int = 32,
+        max_event_bytes: int = 65536,
     ) -> None:
-        self.app: WSGIApplication = settings.as_callable("app", app, "a WSGI app")
+        self.app: WSGIApplication = settings.as_callable("app", app, "a WSGI app", takes=2, may_yield=True)
         self._endpoint = Endpoint(
             sink,
             prefix=prefix,
@@ -67,6 +68,7 @@ class PixelMiddleware:
             max_query_bytes=max_query_bytes,
             max_params=max_params,
             max_depth=max_depth,
+            max_event_bytes=max_event_bytes,
         )
         self._below = self._endpoint.below
         start = getattr(sink, "start", None)

@@ -1,17 +1,29 @@
-"""What became of pixel requests: counted for `stats()`, and refusals written to the log, once a second."""
+"""What became of pixel requests: counted for `stats()`, and written to the log, never as a flood of lines."""
 
 import logging
+import os
 import threading
 import time
+import traceback
 from typing import Literal, NamedTuple, TypedDict
 from wsgiref.types import WSGIEnvironment
 
-from pixel_middleware.errors import Reason
 from pixel_middleware.events import Event
 
 _log = logging.getLogger("pixel_middleware")
 
-LOG_EVERY_S = 1.0  # a line for each reason; a flood of bad pixels must not become a flood of lines
+LOG_EVERY_S = 1.0  # a line for each cause; a flood of bad pixels must not become a flood of lines
+
+MOST_CAUSES = 100  # of each outcome, counted one by one; a processor may make up reasons without end
+
+OTHERS = "others"
+"""What further causes are counted as."""
+
+_LINES = {
+    "rejected": "pixels refused: reason=%s count=%d total=%d",
+    "dropped": "pixels dropped: processor=%s count=%d total=%d",
+    "failed": "pixels failed: error=%s count=%d total=%d",
+}
 
 OUTCOME = "pixel_middleware.outcome"
 """Where the endpoint leaves the `Outcome` of a pixel request in its environ, for who wraps it."""
@@ -22,8 +34,10 @@ class Outcome(NamedTuple):
 
     name: Literal["accepted", "dropped", "failed", "rejected"]
     event: Event | None = None
-    reason: Reason | None = None
+    reason: str | None = None
     message: str = ""
+    by: str = ""
+    """The name of the processor that dropped it, or the type of the exception that failed it."""
 
 
 class Stats(TypedDict):
@@ -32,7 +46,17 @@ class Stats(TypedDict):
     accepted: int
     dropped: int
     failed: int
-    rejected: dict[Reason, int]
+    rejected: dict[str, int]
+
+
+class _Cause:
+    """A reason, a processor, or an error and the line that raised it: how often, and how often at the last log line."""
+
+    __slots__ = ("logged", "logged_at", "total")
+
+    def __init__(self) -> None:
+        self.total = self.logged = 0
+        self.logged_at = -LOG_EVERY_S
 
 
 class Outcomes:
@@ -40,36 +64,55 @@ class Outcomes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts = {"accepted": 0, "dropped": 0, "failed": 0, "rejected": 0}
-        self._rejected: dict[Reason, int] = {}
-        self._logged: dict[Reason, tuple[float, int]] = {}
+        self._accepted = 0
+        self._causes: dict[str, dict[str, _Cause]] = {name: {} for name in _LINES}
 
-    def record(self, environ: WSGIEnvironment, outcome: Outcome) -> None:
-        """Count a request, and leave its outcome in its environ."""
+    def accept(self, environ: WSGIEnvironment, event: Event) -> None:
+        """Count a request whose event the sink took."""
+        environ[OUTCOME] = Outcome("accepted", event)
+        with self._lock:
+            self._accepted += 1
+
+    def record(self, environ: WSGIEnvironment, outcome: Outcome, error: Exception | None = None) -> None:
+        """Count a request of any other outcome, a failure with its error, and leave it in its environ.
+
+        The first of each cause is logged, a failure with its traceback; and then, at most once a second, how many
+        more there were. Nothing of a request is in a line.
+        """
         environ[OUTCOME] = outcome
+        name = outcome.name
+        what = outcome.reason or outcome.by
+        if error is not None:
+            *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+            what = f"{what} at {os.path.basename(frame.f_code.co_filename)}:{line}"
         with self._lock:
-            self._counts[outcome.name] += 1
-        if outcome.reason is not None:
-            self._refuse(outcome.reason)
-
-    def _refuse(self, reason: Reason) -> None:
-        """Log how many were refused since the last line, at most once a second and reason."""
-        with self._lock:
-            count = self._rejected[reason] = self._rejected.get(reason, 0) + 1
-            logged_at, logged = self._logged.get(reason, (-LOG_EVERY_S, 0))
+            causes = self._causes[name]
+            if what not in causes and len(causes) >= MOST_CAUSES:
+                what = OTHERS
+            cause = causes.setdefault(what, _Cause())
+            cause.total += 1
             now = time.monotonic()
-            if now - logged_at < LOG_EVERY_S:
+            is_first = cause.total == 1
+            if not is_first and now - cause.logged_at < LOG_EVERY_S:
                 return
-            self._logged[reason] = (now, count)
-        extra = {"pixel_reason": reason, "pixel_count": count - logged, "pixel_total": count}
-        _log.warning("pixels refused: reason=%s count=%d total=%d", reason, count - logged, count, extra=extra)
+            count, total = cause.total - cause.logged, cause.total
+            cause.logged, cause.logged_at = total, now
+
+        if error is not None and is_first:
+            _log.error("an event was not accepted, and its pixel was answered 503", exc_info=error)
+            return
+        # The first drop is a warning: a processor that forgets to return its event drops all of them.
+        level = logging.INFO if name == "dropped" and not is_first else logging.WARNING
+        extra = {"pixel_reason": what, "pixel_count": count, "pixel_total": total}
+        _log.log(level, _LINES[name], what, count, total, extra=extra)
 
     def stats(self) -> Stats:
         """All counts at one moment."""
         with self._lock:
+            totals = {name: {what: cause.total for what, cause in each.items()} for name, each in self._causes.items()}
             return Stats(
-                accepted=self._counts["accepted"],
-                dropped=self._counts["dropped"],
-                failed=self._counts["failed"],
-                rejected=dict(self._rejected),
+                accepted=self._accepted,
+                dropped=sum(totals["dropped"].values()),
+                failed=sum(totals["failed"].values()),
+                rejected=totals["rejected"],
             )

@@ -54,30 +54,76 @@ def read(texts: Mapping[str, str], also: Collection[str] = ()) -> dict[str, Any]
 # What checks return is what the endpoint works with.
 
 
-def as_callable(option: str, given: Any, what: str) -> Any:
-    """A callable that does its work when it is called, and so no coroutine function."""
+def as_callable(option: str, given: Any, what: str, takes: int, *, may_yield: bool = False) -> Any:
+    """A callable of so many arguments, where its signature can be read, that does its work when it is called."""
     if not callable(given):
         raise ConfigurationError.must_be(option, what, given)
-    if inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(type(given).__call__):
+    works = (given, type(given).__call__)
+    if any(map(inspect.iscoroutinefunction, works)) or any(map(inspect.isasyncgenfunction, works)):
         # Nobody would await it: its events would be answered 200 and be gone.
         raise ConfigurationError.must_be(option, f"{what} and no coroutine function", given)
+    if any(map(inspect.isgeneratorfunction, works)) and not may_yield:
+        raise ConfigurationError.must_be(option, f"{what} and no generator, which nobody runs", given)
+    try:
+        inspect.signature(given).bind(*range(takes))
+    except ValueError:
+        return given  # some callables in C tell no signature
+    except TypeError as error:
+        raise ConfigurationError.must_be(option, f"{what} ({error})", given) from error
     return given
 
 
-def _processors(option: str, given: Any) -> list[Any]:
+def done(result: object, who: str) -> Any:
+    """`result`, unless it is work that is still to be done: a coroutine, or what else is awaited, or a generator.
+
+    Raises `TypeError` then, since nobody would do it.
+    """
+    if result is None or isinstance(result, bool | dict):
+        return result
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()  # or Python would warn that it was never awaited
+        raise TypeError(f"{who} returned a {type(result).__name__}, which nobody runs; use a plain function")
+    return result
+
+
+def as_sink(option: str, given: Any) -> Any:
+    """A callable of one event that is no class: events would be its arguments, and what it makes of them be lost."""
+    what = "a callable that takes one event"
+    if isinstance(given, type):
+        raise ConfigurationError.must_be(
+            option, f"{what}; {given.__name__} is a class, so make one: {given.__name__}(...)", given
+        )
+    return as_callable(option, given, what, takes=1)
+
+
+def name_of(given: object) -> str:
+    """What a log calls a callable: the name of a function, or of an object's class."""
+    name: str = getattr(given, "__qualname__", None) or type(given).__qualname__
+    return name
+
+
+def _processors(option: str, given: Any) -> list[tuple[str, Any]]:
+    """The processors, each with its name."""
     what = "a callable that takes an event and a request"
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ConfigurationError.must_be(option, f"a list, each of it {what}", given)
-    return [as_callable(option, one, what) for one in given]
+    processors = [*given]
+    for one in processors:
+        if isinstance(one, type):
+            raise ConfigurationError.must_be(
+                option, f"{what}; {one.__name__} is a class, so give it its arguments: {one.__name__}(...)", one
+            )
+    return [(name_of(one), as_callable(option, one, what, takes=2)) for one in processors]
 
 
-def _key_check(option: str, given: Any) -> Callable[[str], bool]:
+def _key_check(option: str, given: Any) -> Callable[[str], bool] | None:
     """Says whether a write key is known. A collection is copied; `None` knows every key."""
     if given is None:
-        return lambda key: True
+        return None
     if callable(given):
-        known: Callable[[str], bool] = as_callable(option, given, "a callable (key) -> bool")
-        return known
+        known = as_callable(option, given, "a callable (key) -> bool", takes=1)
+        return lambda key: bool(done(known(key), "write_keys"))
     if isinstance(given, str | bytes) or not isinstance(given, Collection) or not given:
         raise ConfigurationError.must_be(option, "None, a collection of keys, or a callable (key) -> bool", given)
     for key in given:
@@ -171,6 +217,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_query_bytes", 32768, _number_from(1), _digits, "longer query strings are refused"),
     Setting("max_params", 1000, _number_from(1), _digits, "more parameters are refused"),
     Setting("max_depth", 32, _number_from(1, _DEEPEST), _digits, "names of more parts are refused"),
+    Setting("max_event_bytes", 65536, _number_from(1024), _digits, "events whose JSON is longer are refused"),
 )
 """Every option of `PixelMiddleware` beside its app and its sink."""
 

@@ -110,3 +110,10 @@ def test_it_is_no_event(make_client, events):
     client.post("/pixel/v1/amp.json", status=405)
     client.options("/pixel/v1/amp.json", status=204)
     assert events == []
+
+
+def test_its_query_has_the_pixels_limits(make_client):
+    client = make_client(amp=True)
+    for query, reason in (("a" * 32769, "query_too_long"), ("a&" * 1001, "too_many_parameters")):
+        assert client.get(f"/pixel/v1/amp.json?{query}", status=400).headers["X-Pixel-Error"] == reason
+    assert client.app.stats()["rejected"] == {"query_too_long": 1, "too_many_parameters": 1}

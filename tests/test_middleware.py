@@ -1,5 +1,6 @@
-"""Sections 1, 2, 3 and 6 of the contract: matching, methods, answers, sinks and processors."""
+"""What a client is answered, what reaches the sink, and what an operator is told."""
 
+import functools
 import json
 import logging
 import threading
@@ -13,7 +14,10 @@ from conftest import host_app
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixel_middleware import BadPixel, ConfigurationError, PixelMiddleware
+from pixel_middleware import BadPixel, ConfigurationError, PixelMiddleware, outcomes
+from pixel_middleware.destinations.base import Destination
+from pixel_middleware.processors import convert, honor_gpc, verify_signature
+from pixel_middleware.sinks import JSONLines, tee
 from pixel_middleware.wire.answers import GIF
 
 PAGE = "/pixel/v1/page?writeKey=k&anonymousId=a"
@@ -25,6 +29,7 @@ EVERY_ANSWER = {
     "Cross-Origin-Resource-Policy": "cross-origin",
     "Access-Control-Allow-Origin": "*",
     "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
 }
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 AMP = json.loads((Path(__file__).parent / "data" / "amp-requests.json").read_text("utf-8"))
@@ -32,6 +37,18 @@ AMP = json.loads((Path(__file__).parent / "data" / "amp-requests.json").read_tex
 
 def fail(event):
     raise OSError("no space left")
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """A clock for the log's lines that stands still; call it for a second to pass."""
+    seconds = [1000.0]
+    monkeypatch.setattr(outcomes.time, "monotonic", lambda: seconds[0])
+
+    def tick():
+        seconds[0] += outcomes.LOG_EVERY_S
+
+    return tick
 
 
 def headers_of(response):
@@ -284,6 +301,157 @@ def test_a_sink_cannot_call_an_accepted_request_bad(make_client, caplog):
     assert "not mine" not in make_client(confused).get(PAGE, status=503).text
 
 
+def generator_sink(event):
+    yield event
+
+
+async def store_later(*args):
+    raise AssertionError("nobody runs this")
+
+
+class Pending:
+    """Something to be awaited that is no coroutine, like a task."""
+
+    def __init__(self, *args):
+        pass
+
+    def __await__(self):
+        raise AssertionError("nobody runs this")
+
+
+@pytest.mark.parametrize("lazy", [store_later, Pending, generator_sink], ids=lambda lazy: lazy.__name__)
+@pytest.mark.parametrize("where", ["sink", "tee", "processors", "write_keys"])
+def test_work_that_nobody_runs_is_a_failure_and_no_acceptance(make_client, caplog, lazy, where):
+    """A plain function that returns a coroutine cannot be told from a good one before it is called."""
+
+    def returns(*args):
+        return lazy(*args[:1])
+
+    options = {"processors": {"processors": [returns]}, "write_keys": {"write_keys": returns}}
+    client = make_client({"sink": returns, "tee": tee(returns)}.get(where), **options.get(where, {}))
+    assert client.get(PAGE, status=503).headers["X-Pixel-Error"] == "sink_failed"
+    assert "which nobody runs; use a plain function" in caplog.text
+
+
+@pytest.mark.parametrize("sinks", [(), (store_later,), (print, 3)], ids=["none", "async", "no callable"])
+def test_tee_takes_only_sinks(sinks):
+    with pytest.raises(
+        ConfigurationError, match=r"tee takes at least one sink|sinks must be a callable that takes one"
+    ):
+        tee(*sinks)
+
+
+@pytest.mark.parametrize("returned", [True, "event", 1.5, [{}]])
+def test_a_processor_that_returns_no_event_is_a_failure(make_client, events, caplog, returned):
+    def answers_yes(event, request):
+        return returned
+
+    assert make_client(processors=[answers_yes]).get(PAGE, status=503).headers["X-Pixel-Error"] == "sink_failed"
+    assert f"answers_yes returned {type(returned).__name__}; it must return the event, or None" in caplog.text
+    assert events == []
+
+
+def test_a_processor_may_give_a_reason_of_its_own(make_client):
+    def refuse(event, request):
+        raise BadPixel("not_in_the_plan", "send\r\none of\nours")
+
+    client = make_client(processors=[refuse])
+    answer = client.get(PAGE, status=400)
+    assert (answer.headers["X-Pixel-Error"], answer.text) == ("not_in_the_plan", "send one of ours")
+    assert client.app.stats()["rejected"] == {"not_in_the_plan": 1}
+
+
+@pytest.mark.parametrize("reason", ["", "x\r\nSet-Cookie: a=b", "UPPER", "a" * 41, "a-b", "grün", None, b"x"])
+def test_no_input_reaches_a_header_or_the_log_as_a_reason(make_client, caplog, reason):
+    def refuse(event, request):
+        raise BadPixel(reason, "message")
+
+    answer = make_client(processors=[refuse]).get(PAGE, status=503)
+    assert (answer.headers["X-Pixel-Error"], "Set-Cookie" in answer.headers) == ("sink_failed", False)
+    assert "reason must be 1 to 40 of a-z and _" in caplog.text
+    assert "a=b" not in caplog.text.replace("raise BadPixel", "")
+
+
+def log_of(caplog, client, count=1000, status=None):
+    caplog.set_level(logging.INFO, "pixel_middleware")
+    for _ in range(count):
+        client.get(f"{PAGE}&properties.s=secret", status=status)
+    assert "secret" not in caplog.text
+    return caplog.text
+
+
+def test_a_thousand_failures_are_one_traceback_and_then_counts(make_client, caplog):
+    text = log_of(caplog, make_client(fail), status=503)
+    assert (text.count("Traceback"), text.count("OSError: no space left")) == (1, 1)
+    assert len(text) < 20_000
+
+
+def test_two_causes_of_failure_have_a_traceback_each(make_client, caplog):
+    def sink(event):
+        return fail(event) if event["type"] == "page" else {}["second"]
+
+    client = make_client(sink)
+    for url in (PAGE, TRACK, PAGE, TRACK):
+        client.get(url, status=503)
+    assert [caplog.text.count(each) for each in ("Traceback", "OSError: no space left", "KeyError: 'second'")] == [
+        2,
+        1,
+        1,
+    ]
+
+
+def test_counts_of_failures_say_where_they_came_from(make_client, caplog, ticking):
+    client = make_client(fail)
+    for _ in range(3):
+        client.get(PAGE, status=503)
+        ticking()
+    line = fail.__code__.co_firstlineno + 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "an event was not accepted, and its pixel was answered 503",
+        f"pixels failed: error=OSError at test_middleware.py:{line} count=1 total=2",
+        f"pixels failed: error=OSError at test_middleware.py:{line} count=1 total=3",
+    ]
+
+
+def test_drops_are_logged_with_their_processor_the_first_as_a_warning(make_client, caplog, ticking):
+    client = make_client(processors=[honor_gpc])
+    caplog.set_level(logging.INFO, "pixel_middleware")
+    for _ in range(2):
+        for _ in range(500):
+            client.get(PAGE, headers={"Sec-GPC": "1"})
+        ticking()
+        client.get(PAGE, headers={"Sec-GPC": "1"})
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "pixels dropped: processor=honor_gpc count=1 total=1"),
+        ("INFO", "pixels dropped: processor=honor_gpc count=500 total=501"),
+        ("INFO", "pixels dropped: processor=honor_gpc count=501 total=1002"),
+    ]
+    assert client.app.stats()["dropped"] == 1002
+
+
+def test_reasons_without_end_are_counted_as_others(make_client, caplog):
+    numbers = iter(range(300))
+
+    def refuse(event, request):
+        raise BadPixel("".join(chr(97 + int(digit)) for digit in str(next(numbers))), "no")
+
+    client = make_client(processors=[refuse])
+    log_of(caplog, client, 300, status=400)
+    rejected = client.app.stats()["rejected"]
+    assert (len(rejected), rejected["others"], sum(rejected.values())) == (101, 200, 300)
+
+
+def test_a_server_that_strips_the_proxies_header_is_named_once(make_client, events, caplog):
+    client = make_client(trusted_proxies=1)
+    client.get(PAGE, headers={"X-Forwarded-For": "192.0.2.9"})
+    assert caplog.text == ""
+    for _ in range(3):
+        client.get(PAGE)
+    (record,) = caplog.records
+    assert "trusted_proxies=1, but a request has no X-Forwarded-For" in record.getMessage()
+    assert "clear_untrusted_proxy_headers=False" in record.getMessage()
+
+
 def test_stats_count_each_outcome(make_client, caplog):
     def sink(event):
         if event["anonymousId"] == "bad":
@@ -368,6 +536,15 @@ async def coroutine_sink(event):
     """Nobody would await it."""
 
 
+async def async_generator_sink(event):
+    yield event
+
+
+class Elsewhere(Destination):
+    def send(self, events):
+        """Nobody would call it."""
+
+
 class CoroutineSink:
     async def __call__(self, event):
         """Nobody would await it."""
@@ -396,11 +573,28 @@ class CoroutineSink:
         ({"require_anonymous_id": "false"}, "require_anonymous_id must be True or False, got 'false'"),
         ({"processors": print}, "processors must be a list"),
         ({"processors": "abc"}, "processors must be a list"),
+        ({"sink": generator_sink}, "and no generator, which nobody runs"),
+        ({"sink": async_generator_sink}, "and no coroutine function"),
+        ({"sink": functools.partial(coroutine_sink)}, "and no coroutine function"),
+        ({"sink": JSONLines}, "JSONLines is a class, so make one: JSONLines(...), got <class"),
+        ({"sink": lambda: None}, "sink must be a callable that takes one event (too many positional arguments)"),
+        (
+            {"sink": Elsewhere()},
+            "Elsewhere is a destination, not a sink; put it into an EventLog",
+        ),
+        ({"app": [].append, "sink": host_app}, "app must be a WSGI app (too many positional arguments), got <built-in"),
+        ({"app": [].append}, "app must be a WSGI app (too many positional arguments)"),
+        ({"sink": host_app}, "sink must be a callable that takes one event (missing a required argument: 'start_resp"),
+        ({"processors": [convert]}, "convert is a class, so give it its arguments: convert(...)"),
+        ({"processors": [verify_signature]}, "verify_signature is a class, so give it its arguments"),
+        ({"processors": [lambda event: event]}, "processors must be a callable that takes an event and a request (too"),
+        ({"write_keys": lambda: True}, "write_keys must be a callable (key) -> bool (too many positional arguments)"),
         ({"processors": [1]}, "processors must be a callable"),
         ({"trusted_proxies": -1}, "trusted_proxies must be a whole number of at least 0, got -1"),
         ({"trusted_proxies": True}, "trusted_proxies must be a whole number"),
         ({"max_query_bytes": 0}, "max_query_bytes must be a whole number of at least 1, got 0"),
         ({"max_params": "10"}, "max_params must be a whole number of at least 1, got '10'"),
+        ({"max_event_bytes": 100}, "max_event_bytes must be a whole number of at least 1024, got 100"),
         ({"max_depth": 201}, "max_depth must be a whole number of at least 1 and at most 200, got 201"),
     ],
 )

@@ -1,9 +1,10 @@
 """Processors: what each does to an event, seen from the client and from the sink."""
 
+import json
 import os
 import re
 import sys
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,10 @@ def collect(make_client, events):
         ("203.0.113.77", "203.0.113.0"),
         ("2001:db8:1:2::3", "2001:db8:1::"),
         ("::ffff:203.0.113.77", "203.0.113.0"),
+        ("2002:cb00:714d:1::5", "203.0.113.0"),  # 6to4
+        ("2001:0:c000:201::34ff:8eb2", "203.0.113.0"),  # Teredo, with the client's address inverted
+        ("64:ff9b::cb00:714d", "203.0.113.0"),  # NAT64
+        ("64:ff9b:1:2::cb00:714d", "203.0.113.0"),  # NAT64 of an own network
         ("", ""),
     ],
 )
@@ -111,11 +116,22 @@ def test_convert_makes_numbers_and_leaves_what_is_none(collect):
 
 @pytest.mark.parametrize(
     ("make", "given"),
-    [(int, "1.5"), (int, "1_000"), (int, ""), (float, "nan"), (float, "inf"), (float, "1_0"), (bool, "yes")],
+    [
+        (int, "1.5"),
+        (int, "1_000"),
+        (int, ""),
+        (float, "nan"),
+        (float, "inf"),
+        (float, "1_0"),
+        (bool, "yes"),
+        ({"EUR": 1}.__getitem__, "USD"),
+        (lambda text: text.split("/")[3], "a/b"),
+        (json.loads, "%5B" * 3000),
+    ],
 )
 def test_what_does_not_convert_stays_the_string_that_it_is(collect, make, given):
     event = collect(processors.convert({"properties.it": make}), query=f"properties.it={given}")
-    assert event["properties"] == {"it": given}
+    assert event["properties"] == {"it": unquote(given)}
 
 
 @pytest.mark.parametrize("types", [{"properties.total": "float"}, ["properties.total"]])
@@ -163,6 +179,56 @@ def test_a_schema_that_is_none_is_refused(schema):
         require_schema(schema)
 
 
+REFERENCES = [
+    pytest.param({"$ref": "#/$defs/gone"}, "#/$defs/gone", id="dangling"),
+    pytest.param({"properties": {"event": {"$dynamicRef": "#gone"}}}, "#gone", id="dangling below"),
+    pytest.param({"$ref": "http://127.0.0.1:9/plan"}, "http://127.0.0.1:9/plan", id="remote"),
+    pytest.param({"$ref": "#/$defs/a", "$defs": {"a": {"not": {"$ref": "file:///etc/passwd"}}}}, "file", id="a file"),
+    pytest.param({"$ref": "#/title", "title": "x"}, "'#/title', which is no schema", id="no schema"),
+]
+
+
+@pytest.mark.parametrize(("schema", "named"), REFERENCES)
+def test_a_reference_out_of_the_schema_is_refused_at_start_and_never_fetched(schema, named):
+    with pytest.raises(ConfigurationError) as caught:
+        require_schema(schema)
+    assert named in str(caught.value)
+
+
+def test_references_within_the_schema_and_to_the_drafts_are_followed(make_client):
+    tree = {"type": "object", "properties": {"kind": {"type": "string"}, "below": {"$ref": "#/$defs/tree"}}}
+    draft = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
+    plan = {"$defs": {"tree": tree}, "properties": {"properties": {"$ref": "#/$defs/tree"}, "schema": draft, "x": True}}
+    client = make_client(processors=[require_schema(plan)])
+    client.get(f"{PIXEL}&properties.below.below.kind=x", status=200)
+    assert (
+        "'properties.below.below.kind' must" in client.get(f"{PIXEL}&properties.below.below.kind.0=x", status=400).text
+    )
+    assert "'schema.type' must keep to" in client.get(f"{PIXEL}&schema.type=x", status=400).text
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (f"properties.a.b={'x' * 2049}", "'properties.a.b' is longer than 2048 characters"),
+        (f"properties.{'x' * 2049}=", "'a name' is longer than 2048 characters"),
+        ("properties.l.0.a=1&" + "&".join(f"properties.l.1.n.{n}=1" for n in range(101)), "has more than 100 items"),
+    ],
+)
+def test_what_rules_may_take_long_for_is_refused_unseen(make_client, query, message):
+    slow = {"properties": {"properties": {"additionalProperties": {"pattern": "^(a+)+$"}, "uniqueItems": True}}}
+    answer = make_client(processors=[require_schema(slow)]).get(f"{PIXEL}&{query}", status=400)
+    assert (answer.headers["X-Pixel-Error"], message in answer.text) == ("schema_mismatch", True)
+
+
+def test_what_is_as_long_as_may_be_is_held_to_the_plan(make_client, events):
+    items = "&".join(f"properties.l.{number}={'x' * 20}" for number in range(100))
+    make_client(processors=[require_schema({})]).get(
+        f"{PIXEL}&properties.{'n' * 2048}={'x' * 2048}&{items}", status=200
+    )
+    assert len(events[0]["properties"]["l"]) == 100
+
+
 def signed_url(signing_key="new", **more):
     return pixel_url(
         "http://localhost", "track", write_key="k", anonymous_id="a", event="Opened", signing_key=signing_key, **more
@@ -202,6 +268,21 @@ def test_the_order_and_the_encoding_of_parameters_do_not_matter(guarded, events)
 def test_a_forged_pixel_is_refused(guarded, events, forge):
     answer = guarded.get(forge(signed_url()), status=400)
     assert (answer.headers["X-Pixel-Error"], events) == ("invalid_signature", [])
+
+
+def test_a_signature_may_be_verified_twice(make_client, events):
+    client = make_client(processors=[processors.verify_signature("new"), processors.verify_signature("new")])
+    client.get(signed_url(), status=200)
+    assert "signature" not in events[0]
+
+
+@pytest.mark.filterwarnings("ignore:this pixel URL has")
+def test_a_signed_pixel_has_the_limits_of_the_middleware(make_client, events):
+    url = signed_url(properties={"long": "x" * 40_000})
+    guard = processors.verify_signature("new")
+    make_client(processors=[guard], max_query_bytes=65536).get(url, status=200)
+    assert len(events[0]["properties"]["long"]) == 40_000
+    assert make_client(processors=[guard]).get(url, status=400).headers["X-Pixel-Error"] == "query_too_long"
 
 
 @given(objects.filter(bool), text.filter(bool))

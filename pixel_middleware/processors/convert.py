@@ -1,6 +1,7 @@
 """A processor that makes numbers, or what you like, of the text that clients send."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from webob import Request
@@ -40,14 +41,8 @@ def _convert_at(node: Any, path: list[str], make: Callable[[str], Any]) -> None:
     if len(path) > 1 or isinstance(value, list):
         _convert_at(value, path[1:], make)
     elif isinstance(value, str):
-        node[key] = _converted(value, make)
-
-
-def _converted(text: str, make: Callable[[str], Any]) -> Any:
-    try:
-        return make(text)
-    except (ValueError, TypeError, ArithmeticError):
-        return text
+        with suppress(ValueError, TypeError, ArithmeticError, LookupError, RecursionError):
+            node[key] = make(value)
 
 
 def _careful_int(text: str) -> int:

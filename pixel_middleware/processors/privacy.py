@@ -36,12 +36,19 @@ def honor_dnt(event: Event, request: Request) -> Event | None:
     return None if request.environ.get("HTTP_DNT") == "1" else event
 
 
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+
+
 def _network(address: str) -> str:
+    """The network of an address, or of the IPv4 address that an IPv6 one holds; `""` if it is no address."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return ""
     if isinstance(parsed, ipaddress.IPv6Address):
-        parsed = parsed.ipv4_mapped or parsed
+        teredo = parsed.teredo  # the server's address and the client's
+        is_nat64 = any(parsed in network for network in _NAT64)
+        last = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        parsed = parsed.ipv4_mapped or parsed.sixtofour or (teredo and teredo[1]) or (last if is_nat64 else parsed)
     network = ipaddress.ip_network((int(parsed), ANONYMOUS_BITS[parsed.version]), strict=False)
     return str(network.network_address)

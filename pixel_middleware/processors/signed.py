@@ -7,7 +7,7 @@ from webob import Request
 
 from pixel_middleware.errors import BadPixel, ConfigurationError
 from pixel_middleware.events import Event
-from pixel_middleware.wire.query import split_pairs
+from pixel_middleware.wire.query import DEFAULT_LIMITS, LIMITS, split_pairs
 from pixel_middleware.wire.signatures import SIGNATURE, VERIFIED, is_signed
 
 
@@ -23,8 +23,10 @@ class verify_signature:
             raise ConfigurationError.must_be("keys", "a secret, or several; strings that are not empty", type(keys))
 
     def __call__(self, event: Event, request: Request) -> Event:
-        if not is_signed(event["type"], split_pairs(request.environ.get("QUERY_STRING", "")), self._keys):
+        limits = request.environ.get(LIMITS, DEFAULT_LIMITS)
+        pairs = split_pairs(request.environ.get("QUERY_STRING", ""), limits)
+        if not is_signed(event["type"], pairs, self._keys):
             raise BadPixel("invalid_signature", "the signature is missing or wrong; use the URL as it was made")
         request.environ[VERIFIED] = True  # for processors that believe only what this site signed
-        cast(dict[str, Any], event).pop(SIGNATURE)
+        cast(dict[str, Any], event).pop(SIGNATURE, None)
         return event

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from pixel_middleware import settings
+from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.events import Event, Sink
 
 
@@ -9,11 +11,15 @@ def tee(*sinks: Sink) -> Callable[[Event], None]:
     """A sink that hands each event to every one of `sinks`, in order.
 
     Any failure is a failure: the client reads 503 and may send the event again, which those sinks
-    that had taken it then see twice. So put the one that fails most first.
+    that had taken it then see twice. So put the one that fails most first. Raises `ConfigurationError`.
     """
+    if not sinks:
+        raise ConfigurationError("sinks", "tee takes at least one sink; with none, every event would be lost")
+    for sink in sinks:
+        settings.as_sink("sinks", sink)
 
     def hand_to_each(event: Event) -> None:
         for sink in sinks:
-            sink(event)
+            settings.done(sink(event), "a sink of tee")
 
     return hand_to_each

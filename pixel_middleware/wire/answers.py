@@ -11,7 +11,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from webob import Response
 
-from pixel_middleware.errors import BadPixel, Reason
+from pixel_middleware.errors import BadPixel
 
 GIF: Final = bytes.fromhex(
     # One transparent pixel. The 43-byte form with a colour table and a control extension: mail
@@ -24,6 +24,7 @@ FOR_ANY_PAGE: Final = (
     ("Cross-Origin-Resource-Policy", "cross-origin"),
     ("Access-Control-Allow-Origin", "*"),
     ("X-Content-Type-Options", "nosniff"),
+    ("X-Robots-Tag", "noindex"),  # a search engine has nothing to show for a pixel
 )
 
 HEADERS: Final = (
@@ -66,7 +67,7 @@ def _gif(status: HTTPStatus, *extra: tuple[str, str]) -> Answer:
     return _answer(status, GIF, "image/gif", *extra)
 
 
-def _reason(reason: Reason) -> tuple[str, str]:
+def _reason(reason: str) -> tuple[str, str]:
     return ("X-Pixel-Error", reason)
 
 
