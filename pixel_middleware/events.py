@@ -104,16 +104,19 @@ def make_event(kind: Kind, sent: Mapping[str, Any], visit: Visit, received_at: s
     Facts are filled in only where the client sent nothing. `sent` is not changed, but its `context`
     and `properties` become the event's. `received_at`, as `timestamp` makes it, is now if not given.
     """
-    now = received_at or _now()
+    if received_at is None:
+        milliseconds = time.time_ns() // 1_000_000
+        # Adding 1,000 and cutting the 1 takes a third of the time of a format with leading zeros.
+        received_at = f"{_second(milliseconds // 1000)}.{str(milliseconds % 1000 + 1000)[1:]}Z"
     event: dict[str, Any] = {
         "type": kind,
         "channel": "web",
         "messageId": sent.get("messageId") or new_message_id(),
-        "originalTimestamp": now,
-        "sentAt": now,
+        "originalTimestamp": received_at,
+        "sentAt": received_at,
         **sent,
         "integrations": {"All": True},
-        "receivedAt": now,
+        "receivedAt": received_at,
         "request_ip": visit.address,
     }
     context: dict[str, Any] = event.setdefault("context", {})
@@ -166,12 +169,6 @@ def as_uuid(raw: bytes, version: str) -> str:
     digits = raw.hex()
     variant = "89ab"[raw[8] >> 4 & 3]
     return f"{digits[:8]}-{digits[8:12]}-{version}{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
-
-
-def _now() -> str:
-    milliseconds = time.time_ns() // 1_000_000
-    # Adding 1,000 and cutting the 1 takes a third of the time of a format with leading zeros.
-    return f"{_second(milliseconds // 1000)}.{str(milliseconds % 1000 + 1000)[1:]}Z"
 
 
 @lru_cache(maxsize=2)

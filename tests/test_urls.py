@@ -5,6 +5,7 @@ import uuid
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from html import unescape
+from typing import Unpack, get_type_hints
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +23,7 @@ from strategies import objects, text
 from pixel_middleware import PixelMiddleware, UnsendableEvent, pixel_tag, pixel_url
 from pixel_middleware.wire.mapping import map_query
 from pixel_middleware.wire.printable import is_blank
+from pixel_middleware.wire.urls import PixelFields
 
 BASE = "https://example.com"
 
@@ -171,11 +173,11 @@ def test_each_type_has_one_form(value, arrives):
         ({"properties": {"a": "\ud800"}}, "a name or value holds half of a surrogate pair, which is no text"),
         ({"properties": {"a": "\0"}}, "the query string holds a NUL (%00), which no event can carry"),
         ({"properties": "text"}, "properties takes no value of its own; write it like properties.title=..."),
-        ({"event": None}, "event is missing; add event=... with the name of what happened"),
-        ({"write_key": " "}, "writeKey is missing; add writeKey=... with the key of your source"),
+        ({"event": None}, "event is missing or blank, and a track pixel needs it"),
+        ({"write_key": " "}, "write_key is missing or blank"),
         (
             {"anonymous_id": None},
-            "anonymousId is missing; add anonymousId=... or userId=... with an identifier of the visitor",
+            "anonymous_id is missing or blank, and so is user_id, which could stand in for it",
         ),
     ],
 )
@@ -246,3 +248,17 @@ def in_bottle(tag):
 @pytest.mark.parametrize("render", [in_jinja, in_mako, in_chameleon, in_django, in_bottle])
 def test_templates_do_not_escape_it_twice(render):
     assert render(TAG) == TAG
+
+
+@pytest.mark.parametrize("make", [pixel_url, pixel_tag])
+def test_a_misspelt_field_is_named(make):
+    with pytest.raises(
+        TypeError, match="a pixel has no field 'anonymous_ids'; its fields are write_key, anonymous_id, "
+    ):
+        make(BASE, "page", write_key="k", anonymous_ids="a")
+
+
+@pytest.mark.parametrize("make", [pixel_url, pixel_tag])
+def test_type_checkers_know_the_fields(make):
+    assert get_type_hints(make)["fields"] == Unpack[PixelFields]
+    assert PixelFields.__required_keys__ == {"write_key"}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from html import escape
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
@@ -32,66 +32,99 @@ _NO_LIMITS = Limits(max_query_bytes=1 << 30)
 _STYLE = "display:block;border:0;width:1px;height:1px"
 
 
-def pixel_url(
-    base: str,
-    kind: Kind,
-    *,
-    write_key: str,
-    anonymous_id: str | None = None,
-    user_id: str | None = None,
-    event: str | None = None,
-    name: str | None = None,
-    properties: Mapping[str, Any] | None = None,
-    context: Mapping[str, Any] | None = None,
-    message_id: str | None = None,
-    sent_at: datetime | None = None,
-    image: bool = True,
-    prefix: str = "/pixel/v1",
-    signing_key: str | None = None,
-) -> str:
-    """The URL that records this event when it is loaded.
+class PixelFields(TypedDict, total=False):
+    """What `pixel_url` and `pixel_tag` take by name."""
 
-    Args:
-        base: where the app is mounted, `https://example.com`; or the endpoint itself, with its prefix.
-        kind: `"page"` or `"track"`.
-        anonymous_id: needed, unless the endpoint takes a `user_id` for it (`require_anonymous_id=False`).
-        event: of a track call. name: of a page call.
-        properties, context: nested as you like; see the module for how values are written.
-        message_id: makes repeated loads of one URL recognisable as one event.
-        sent_at: when the mail goes out, with its time zone: becomes `properties.email_sent_at`, for `judge_open`, which
-            believes it only in a signed URL.
-        image: answer with an image whatever the client says of itself; right for emails.
-        prefix: the endpoint's.
-        signing_key: the secret that `processors.verify_signature` knows too.
+    write_key: Required[str]
+    anonymous_id: str | None
+    """Needed, unless the endpoint takes a `user_id` for it (`require_anonymous_id=False`)."""
+    user_id: str | None
+    event: str | None
+    """Of a track call, which needs it."""
+    name: str | None
+    """Of a page call."""
+    properties: Mapping[str, Any] | None
+    """Nested as you like; see the module for how values are written."""
+    context: Mapping[str, Any] | None
+    """Likewise."""
+    message_id: str | None
+    """Makes repeated loads of one URL recognisable as one event."""
+    sent_at: datetime | None
+    """When the mail goes out, with its time zone: becomes `properties.email_sent_at`, for `judge_open`, which believes
+    it only in a signed URL."""
+    image: bool
+    """Answer with an image whatever the client says of itself: right for emails, and the default."""
+    prefix: str
+    """The endpoint's; `/pixel/v1` if not given."""
+    signing_key: str | None
+    """The secret that `processors.verify_signature` knows too."""
 
-    Raises `UnsendableEvent` for what no URL can carry. Warns if the URL is longer than `LONG_URL_BYTES`.
+
+def pixel_url(base: str, kind: Kind, **fields: Unpack[PixelFields]) -> str:
+    """The URL that records an event when it is loaded; its `fields` are those of `PixelFields`.
+
+    `base` is where the app is mounted, `https://example.com`, or the endpoint itself, with its prefix; `kind` is
+    `"page"` or `"track"`. Raises `UnsendableEvent` for what no URL can carry, and whatever the endpoint would refuse.
+    Warns if the URL is longer than `LONG_URL_BYTES`.
     """
-    _check_base(base)
+    if unknown := fields.keys() - PixelFields.__annotations__.keys():
+        known = ", ".join(PixelFields.__annotations__)
+        raise TypeError(f"a pixel has no field {sorted(unknown)[0]!r}; its fields are {known}")
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise UnsendableEvent("base must be a URL like https://example.com, without ? and #")
+    if kind not in ("page", "track"):
+        raise UnsendableEvent('kind must be "page" or "track"')
+
+    properties = fields.get("properties") or {}
+    sent_at = fields.get("sent_at")
     if sent_at is not None:
-        properties = _stamped(properties or {}, sent_at)
+        if not isinstance(sent_at, datetime) or sent_at.tzinfo is None:
+            raise UnsendableEvent("sent_at must be a datetime with a time zone, like datetime.now(UTC)")
+        if SENT_AT in properties:
+            raise UnsendableEvent(f"sent_at and properties.{SENT_AT} say the same; leave one out")
+        properties = {**properties, SENT_AT: sent_at}
+    anonymous_id = fields.get("anonymous_id")
+    if anonymous_id is not None and len(anonymous_id) >= 2 and anonymous_id[0] == anonymous_id[-1] == '"':
+        anonymous_id = f'"{anonymous_id}"'  # the mapping strips one pair of quotes, which AMP puts around
     pairs = [
-        *_pairs("writeKey", write_key),
-        *_pairs("anonymousId", _protect_quotes(anonymous_id)),
-        *_pairs("userId", user_id),
-        *_pairs("event", event),
-        *_pairs("name", name),
-        *_pairs("messageId", message_id),
-        *_pairs("context", context or None),
+        *_pairs("writeKey", fields.get("write_key")),
+        *_pairs("anonymousId", anonymous_id),
+        *_pairs("userId", fields.get("user_id")),
+        *_pairs("event", fields.get("event")),
+        *_pairs("name", fields.get("name")),
+        *_pairs("messageId", fields.get("message_id")),
+        *_pairs("context", fields.get("context") or None),
         *_pairs("properties", properties or None),
     ]
+    signing_key = fields.get("signing_key")
     if signing_key == "":
         raise UnsendableEvent("signing_key is empty, so that anybody could sign")
     if signing_key is not None:
         pairs.append((SIGNATURE, sign(kind, pairs, signing_key)))
     query = "&".join(f"{_quote(name)}={_quote(value)}" for name, value in pairs)
-    _check_query(kind, query, require_anonymous_id=anonymous_id is not None)
+    try:
+        # What the endpoint would refuse is refused here, where its author sees it.
+        map_query(kind, query, _NO_LIMITS, require_anonymous_id=anonymous_id is not None)
+    except BadPixel as error:
+        raise UnsendableEvent(_MISSING.get(error.reason, error.message)) from error
+
+    prefix = fields.get("prefix", "/pixel/v1")
     base = base.rstrip("/").removesuffix(prefix)
-    url = f"{base}{quote(prefix)}/{kind}{'.gif' if image else ''}?{query}"
+    url = f"{base}{quote(prefix)}/{kind}{'.gif' if fields.get('image', True) else ''}?{query}"
     if len(url) > LONG_URL_BYTES:
         warnings.warn(
             f"this pixel URL has {len(url)} bytes, and mail clients cut URLs above {LONG_URL_BYTES}", stacklevel=2
         )
     return url
+
+
+_MISSING = {
+    "missing_write_key": "write_key is missing or blank",
+    "missing_anonymous_id": "anonymous_id is missing or blank, and so is user_id, which could stand in for it",
+    "missing_event": "event is missing or blank, and a track pixel needs it",
+}
+"""Errors of the endpoint in the words of who calls `pixel_url`."""
 
 
 class Html(str):
@@ -103,9 +136,9 @@ class Html(str):
         return str(self)
 
 
-def pixel_tag(base: str, kind: Kind, **event: Any) -> Html:
-    """An invisible `<img>` for `pixel_url(base, kind, **event)`, as HTML."""
-    url = escape(pixel_url(base, kind, **event))
+def pixel_tag(base: str, kind: Kind, **fields: Unpack[PixelFields]) -> Html:
+    """An invisible `<img>` for `pixel_url(base, kind, **fields)`, as HTML."""
+    url = escape(pixel_url(base, kind, **fields))
     return Html(
         f'<img src="{url}" width="1" height="1" alt=""'
         # Pixels on an http page would come without the page's address otherwise.
@@ -113,73 +146,42 @@ def pixel_tag(base: str, kind: Kind, **event: Any) -> Html:
     )
 
 
-def _check_base(base: str) -> None:
-    parts = urlsplit(base)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise UnsendableEvent("base must be a URL like https://example.com, without ? and #")
-
-
-def _check_query(kind: Kind, query: str, *, require_anonymous_id: bool) -> None:
-    """Whatever the endpoint would refuse is refused here, where its author sees it."""
-    if kind not in ("page", "track"):
-        raise UnsendableEvent('kind must be "page" or "track"')
-    try:
-        map_query(kind, query, _NO_LIMITS, require_anonymous_id=require_anonymous_id)
-    except BadPixel as error:
-        raise UnsendableEvent(error.message) from error
-
-
-def _stamped(properties: Mapping[str, Any], sent_at: datetime) -> Mapping[str, Any]:
-    if not isinstance(sent_at, datetime) or sent_at.tzinfo is None:
-        raise UnsendableEvent("sent_at must be a datetime with a time zone, like datetime.now(UTC)")
-    if SENT_AT in properties:
-        raise UnsendableEvent(f"sent_at and properties.{SENT_AT} say the same; leave one out")
-    return {**properties, SENT_AT: sent_at}
-
-
-def _protect_quotes(anonymous_id: str | None) -> str | None:
-    # The mapping strips one pair of quotes, which AMP puts around.
-    is_quoted = anonymous_id is not None and len(anonymous_id) >= 2 and anonymous_id[0] == anonymous_id[-1] == '"'
-    return f'"{anonymous_id}"' if is_quoted else anonymous_id
-
-
 def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The names and texts that say this value; none for `None`."""
     if isinstance(value, Mapping):
-        _check_keys(name, value)
+        if not all(isinstance(key, str) and key and "." not in key for key in value):
+            raise UnsendableEvent(f"the keys of {name} must be strings, not empty and without a dot")
+        if not value:
+            raise UnsendableEvent(f"{name} is empty, which a URL cannot say; leave it out")
+        if name not in OBJECTS and set(value) == {str(index) for index in range(len(value))}:
+            raise UnsendableEvent(
+                f"{name} has the keys 0, 1, ... and would arrive as a list; use a list, or other keys"
+            )
         for key, child in value.items():
             yield from _pairs(f"{name}.{key}", child)
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
-        _check_list(name, value)
+        if name in OBJECTS:
+            raise UnsendableEvent(f"{name} must be a mapping")
+        if not value:
+            raise UnsendableEvent(f"{name} is empty, which a URL cannot say; leave it out")
+        if None in value:
+            raise UnsendableEvent(f"{name} holds None, which a URL cannot say; leave it out")
         for index, child in enumerate(value):
             yield from _pairs(f"{name}.{index}", child)
     elif value is not None:
         yield name, _as_text(name, value)
 
 
-def _check_keys(name: str, value: Mapping[Any, Any]) -> None:
-    for key in value:
-        if not isinstance(key, str) or not key or "." in key:
-            raise UnsendableEvent(f"the keys of {name} must be strings, not empty and without a dot")
-    if not value:
-        raise UnsendableEvent(f"{name} is empty, which a URL cannot say; leave it out")
-    if name not in OBJECTS and set(value) == {str(index) for index in range(len(value))}:
-        raise UnsendableEvent(f"{name} has the keys 0, 1, ... and would arrive as a list; use a list, or other keys")
-
-
-def _check_list(name: str, value: Sequence[Any]) -> None:
-    if name in OBJECTS:
-        raise UnsendableEvent(f"{name} must be a mapping")
-    if not value:
-        raise UnsendableEvent(f"{name} is empty, which a URL cannot say; leave it out")
-    if None in value:
-        raise UnsendableEvent(f"{name} holds None, which a URL cannot say; leave it out")
-
-
 def _as_text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float | Decimal):
-        return _number_as_text(name, value)
+        if not (value.is_finite() if isinstance(value, Decimal) else isinstance(value, int) or math.isfinite(value)):
+            raise UnsendableEvent(f"{name} is not a finite number")
+        try:
+            return str(value)
+        except ValueError as error:  # Python's own bound for whole numbers
+            raise UnsendableEvent(f"{name} has too many digits") from error
     if isinstance(value, str | UUID):
         return str(value)
     if isinstance(value, datetime):
@@ -189,15 +191,6 @@ def _as_text(name: str, value: Any) -> str:
     if isinstance(value, date):
         return value.isoformat()
     raise UnsendableEvent(f"{name} is of type {type(value).__name__}, which has no form in a URL; make it a string")
-
-
-def _number_as_text(name: str, value: int | float | Decimal) -> str:
-    if not (value.is_finite() if isinstance(value, Decimal) else isinstance(value, int) or math.isfinite(value)):
-        raise UnsendableEvent(f"{name} is not a finite number")
-    try:
-        return str(value)
-    except ValueError as error:  # Python's own bound for whole numbers
-        raise UnsendableEvent(f"{name} has too many digits") from error
 
 
 def _quote(text: str) -> str:
