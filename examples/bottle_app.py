@@ -18,7 +18,7 @@ def page():
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("name"), event["context"]["page"], flush=True)
+    print(event["type"], event.get("name"), event["context"].get("page"), flush=True)
 
 
 app = PixelMiddleware(shop, collect)

@@ -26,7 +26,7 @@ urlpatterns = [path("", page)]
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("name"), event["context"]["page"], flush=True)
+    print(event["type"], event.get("name"), event["context"].get("page"), flush=True)
 
 
 application = PixelMiddleware(get_wsgi_application(), collect)

@@ -16,7 +16,7 @@ def page():
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("name"), event["context"]["page"], flush=True)
+    print(event["type"], event.get("name"), event["context"].get("page"), flush=True)
 
 
 app.wsgi_app = PixelMiddleware(app.wsgi_app, collect)  # so `flask run` and its test client see pixels too

@@ -21,7 +21,7 @@ def site(environ, start_response):
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("name"), event["context"]["page"], flush=True)
+    print(event["type"], event.get("name"), event["context"].get("page"), flush=True)
 
 
 app = PixelMiddleware(site, collect)

@@ -15,7 +15,7 @@ def shop(request):
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("name"), event["context"]["page"], flush=True)
+    print(event["type"], event.get("name"), event["context"].get("page"), flush=True)
 
 
 def main(global_config, **settings):

@@ -208,11 +208,11 @@ def _keys(option: str, text: str) -> Any:
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("prefix", "/pixel/v1", as_prefix, _text, "where the pixels are"),
-    Setting("response", "auto", _image_mode, _text, 'or "text", or "gif": whatever the client'),
+    Setting("response", "auto", _image_mode, _text, '"text" or "gif" answer so whatever the client asks for'),
     Setting("write_keys", None, _key_check, _keys, "a collection, or a callable (key) -> bool; None accepts any"),
     Setting("require_anonymous_id", True, _flag, _true_or_false, "False: a userId may stand in"),
     Setting("processors", (), _processors, _objects, "(event, request) -> event, or None to drop it"),
-    Setting("trusted_proxies", 0, _number_from(0), _digits, "how many proxies of yours append to X-Forwarded-For"),
+    Setting("trusted_proxies", 0, _number_from(0), _digits, "how many of your proxies append to X-Forwarded-For"),
     Setting("amp", False, _flag, _true_or_false, "True: serve <prefix>/amp.json, a configuration for amp-analytics"),
     Setting("max_query_bytes", 32768, _number_from(1), _digits, "longer query strings are refused"),
     Setting("max_params", 1000, _number_from(1), _digits, "more parameters are refused"),

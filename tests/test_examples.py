@@ -59,6 +59,18 @@ def test_each_listens_where_its_readme_says(url, line):
     assert f'int(os.environ.get("PORT", "{port}"))' in program.read_text("utf-8") or f"http_port={port}" in line
 
 
+BARE = "{'type': 'page', 'context': {}, 'properties': {}}"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*_app.py")))
+def test_its_sink_takes_a_pixel_without_referer(name):
+    """Whoever tries one out pastes a pixel's URL into curl first."""
+    code = f"import {name}; {name}.collect({BARE})"
+    environment = os.environ | {"PYTHONPATH": str(EXAMPLES), "PYTHONDEVMODE": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.startswith("page None")) == (0, True), done.stderr
+
+
 def test_each_is_short():
     lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in EXAMPLES.glob("*.*")}
     assert {name: length for name, length in lengths.items() if length > 60} == {}

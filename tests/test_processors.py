@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -16,6 +17,7 @@ from pixel_middleware.wire.mapping import map_query
 from pixel_middleware.wire.query import split_pairs
 from pixel_middleware.wire.signatures import is_signed
 
+ROOT = Path(__file__).parents[1]
 PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a&event=e"
 
 
@@ -138,6 +140,17 @@ def test_what_does_not_convert_stays_the_string_that_it_is(collect, make, given)
 def test_a_conversion_by_nothing_is_refused(types):
     with pytest.raises(ConfigurationError, match="types must be a mapping of paths to callables"):
         processors.convert(types)
+
+
+@pytest.mark.parametrize(
+    "query", ["", "context.page=x", "context.page.url.0=x", "properties.plan.0=x", "context.page.url="]
+)
+def test_the_processors_of_the_docs_survive_whatever_is_sent(make_client, query):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "processors.md").read_text("utf-8"), re.DOTALL)
+    names = {}
+    exec(next(block for block in blocks if "def only_our_hosts" in block), names)
+    for process in (names["only_our_hosts"], names["only_our_plans"]):
+        make_client(processors=[process]).get(f"{PIXEL}&{query}", status="*").mustcontain(no="could not be stored")
 
 
 PLAN = {
