@@ -1,7 +1,13 @@
 """Whose address a request is counted for, and where it was sent to."""
 
-import pytest
+import threading
+import urllib.request
 
+import pytest
+import waitress
+from conftest import host_app
+
+from pixel_middleware import PixelMiddleware
 from pixel_middleware.wire.request import client_address, public_origin, visit
 
 
@@ -20,6 +26,7 @@ from pixel_middleware.wire.request import client_address, public_origin, visit
         pytest.param("2.2.2.2:evil", 1, "192.0.2.1", id="not a port"),
         pytest.param("[2.2.2.2.2]:80", 1, "192.0.2.1", id="not an address in brackets"),
         pytest.param("evil", 1, "192.0.2.1", id="not an address"),
+        pytest.param("0" * 250_000, 1, "192.0.2.1", id="much too long for an address"),
         pytest.param("fe80::1%<script>", 1, "192.0.2.1", id="an IPv6 zone carries any text"),
         pytest.param("", 1, "192.0.2.1", id="empty"),
     ],
@@ -77,3 +84,28 @@ def test_long_headers_are_cut_without_tearing_a_character(header, most, field):
 
 def test_bytes_that_are_no_text_are_replaced_also_where_a_header_is_cut():
     assert visit({"HTTP_USER_AGENT": "\xff" * 2000}).user_agent == "\ufffd" * 1024
+
+
+def test_under_waitress_the_header_arrives_only_if_waitress_is_told_so(caplog, events):
+    """Its default is to take the headers of proxies that it does not know out."""
+
+    def pixel_behind(**options):
+        app = PixelMiddleware(host_app, events.append, trusted_proxies=1)
+        server = waitress.create_server(app, host="127.0.0.1", port=0, **options)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.effective_port}/pixel/v1/page?writeKey=k&anonymousId=a"
+            request = urllib.request.Request(url, headers={"X-Forwarded-For": "203.0.113.9"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert answer.status == 200
+        finally:
+            # The loop ends when nothing is left to wait for.
+            server.close()
+            thread.join()
+        return events[-1]["request_ip"]
+
+    assert pixel_behind(clear_untrusted_proxy_headers=False) == "203.0.113.9"
+    assert caplog.text == ""
+    assert pixel_behind() == "127.0.0.1"
+    assert "a request has no X-Forwarded-For" in caplog.text
