@@ -1,13 +1,11 @@
 """Whose address a request is counted for, and where it was sent to."""
 
-import threading
+import json
 import urllib.request
 
 import pytest
-import waitress
-from conftest import host_app
+from processes import PATIENCE_S, until_up
 
-from pixel_middleware import PixelMiddleware
 from pixel_middleware.wire.request import client_address, public_origin, visit
 
 
@@ -55,6 +53,7 @@ def test_an_unknown_address_is_empty(environ):
         pytest.param({"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "b.com"}, 1, "https://b.com", id="one proxy"),
         pytest.param({"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "<b>"}, 1, "https://a.com", id="not a host"),
         pytest.param({"HTTP_HOST": 'a.com/"'}, 0, "https://server.example:80", id="not a host at all"),
+        pytest.param({"HTTP_HOST": "a" * 256}, 0, "https://server.example:80", id="much too long for a host"),
         pytest.param({}, 1, "https://server.example:80", id="HTTP/1.0"),
     ],
 )
@@ -86,26 +85,20 @@ def test_bytes_that_are_no_text_are_replaced_also_where_a_header_is_cut():
     assert visit({"HTTP_USER_AGENT": "\xff" * 2000}).user_agent == "\ufffd" * 1024
 
 
-def test_under_waitress_the_header_arrives_only_if_waitress_is_told_so(caplog, events):
-    """Its default is to take the headers of proxies that it does not know out."""
-
-    def pixel_behind(**options):
-        app = PixelMiddleware(host_app, events.append, trusted_proxies=1)
-        server = waitress.create_server(app, host="127.0.0.1", port=0, **options)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.effective_port}/pixel/v1/page?writeKey=k&anonymousId=a"
-            request = urllib.request.Request(url, headers={"X-Forwarded-For": "203.0.113.9"})
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                assert answer.status == 200
-        finally:
-            # The loop ends when nothing is left to wait for.
-            server.close()
-            thread.join()
-        return events[-1]["request_ip"]
-
-    assert pixel_behind(clear_untrusted_proxy_headers=False) == "203.0.113.9"
-    assert caplog.text == ""
-    assert pixel_behind() == "127.0.0.1"
-    assert "a request has no X-Forwarded-For" in caplog.text
+@pytest.mark.parametrize(
+    ("option", "address", "is_told"),
+    [
+        ("--no-clear-untrusted-proxy-headers", "203.0.113.9", False),
+        ("--clear-untrusted-proxy-headers", "127.0.0.1", True),
+    ],
+)
+def test_waitress_takes_the_header_out_unless_it_is_told_not_to(start, tmp_path, free_port, option, address, is_told):
+    command = ["-m", "waitress", f"--listen=127.0.0.1:{free_port}", option, "hosting_app:app"]
+    start(*command, EVENTS=str(tmp_path / "events.jsonl"), TRUSTED_PROXIES="1")
+    until_up(free_port)
+    url = f"http://127.0.0.1:{free_port}/pixel/v1/page?writeKey=k&anonymousId=a"
+    request = urllib.request.Request(url, headers={"X-Forwarded-For": "203.0.113.9"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        assert answer.status == 200
+    assert json.loads((tmp_path / "events.jsonl").read_text("utf-8"))["request_ip"] == address
+    assert ("a request has no X-Forwarded-For" in (tmp_path / "output.log").read_text("utf-8")) is is_told

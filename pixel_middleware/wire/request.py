@@ -80,7 +80,7 @@ def public_origin(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:
     return f"{environ['wsgi.url_scheme'] if is_local else 'https'}://{host}"
 
 
-_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_HOST = re.compile(r"([A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
