@@ -333,6 +333,16 @@ def test_work_that_nobody_runs_is_a_failure_and_no_acceptance(make_client, caplo
     assert "which nobody runs; use a plain function" in caplog.text
 
 
+def test_tee_hands_an_event_to_each(make_client, events):
+    others = []
+    make_client(tee(events.append, others.append)).get(PAGE, status=200)
+    assert (len(events), others) == (1, events)
+
+
+def test_a_sink_in_c_that_tells_no_signature_is_taken(make_client):
+    assert make_client(max).get(PAGE, status=200).text == "OK"
+
+
 @pytest.mark.parametrize("sinks", [(), (store_later,), (print, 3)], ids=["none", "async", "no callable"])
 def test_tee_takes_only_sinks(sinks):
     with pytest.raises(
