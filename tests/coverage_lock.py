@@ -6,11 +6,13 @@ the last, and nothing that is measured runs while it holds the lock.
 
 import contextlib
 import os
+import threading
 
 with contextlib.suppress(ImportError):
     from coverage import Coverage
 
     running = Coverage.current()
-    lock = running and running._collector and running._collector.data_lock
-    if lock:
+    if running and running._collector and running._collector.data_lock:
+        # One that its own thread may take again: hooks of ours, which are measured, run while it is held.
+        lock = running._collector.data_lock = threading.RLock()
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
