@@ -9,7 +9,7 @@ from pixel_middleware.errors import (
     StorageError,
     UnsendableEvent,
 )
-from pixel_middleware.events import Event, PageEvent, Processor, Sink, TrackEvent
+from pixel_middleware.events import Event, PageEvent, Processor, Refusal, Sink, TrackEvent
 from pixel_middleware.middleware import PixelMiddleware
 from pixel_middleware.outcomes import Stats
 from pixel_middleware.wire.urls import pixel_tag, pixel_url
@@ -22,6 +22,7 @@ __all__ = [
     "PixelError",
     "PixelMiddleware",
     "Processor",
+    "Refusal",
     "Rejected",
     "RetryLater",
     "Sink",

@@ -61,7 +61,7 @@ class Endpoint:
             self._pixels[f"{prefix}/{kind}"] = (kind, image)
             self._pixels[f"{prefix}/{kind}.gif"] = (kind, True if image is None else image)
         self._not_found = answers.not_found(self._prefix)
-        self._outcomes = Outcomes()
+        self._outcomes = Outcomes(checked["refused"], self._trusted_proxies)
 
     def stats(self) -> Stats:
         """What became of the pixel requests that this process has answered."""

@@ -11,7 +11,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from pixel_middleware import settings
 from pixel_middleware.endpoint import Endpoint
-from pixel_middleware.events import Processor, Sink
+from pixel_middleware.events import Processor, Refusal, Sink
 from pixel_middleware.outcomes import Stats
 
 WriteKeys = Collection[str] | Callable[[str], bool]
@@ -34,6 +34,8 @@ class PixelMiddleware:
         trusted_proxies: how many proxies of yours stand in front; see `wire.request.client_address`.
         amp: whether to answer `<prefix>/amp.json`; see `wire.amp`.
         max_query_bytes, max_params, max_depth, max_event_bytes: see `wire.query.Limits`.
+        refused: gets a `Refusal` for each request that was rejected, failed or dropped, such as `log.refused` of an
+            `EventLog`, which keeps the newest. Called from the thread that serves the request.
 
     Raises `ConfigurationError` for a wrong option. Thread-safe.
     """
@@ -54,6 +56,7 @@ class PixelMiddleware:
         max_params: int = 1000,
         max_depth: int = 32,
         max_event_bytes: int = 65536,
+        refused: Callable[[Refusal], object] | None = None,
     ) -> None:
         self.app: WSGIApplication = settings.as_callable("app", app, "a WSGI app", takes=2, may_yield=True)
         self._endpoint = Endpoint(
@@ -69,6 +72,7 @@ class PixelMiddleware:
             max_params=max_params,
             max_depth=max_depth,
             max_event_bytes=max_event_bytes,
+            refused=refused,
         )
         self._below = self._endpoint.below
         start = getattr(sink, "start", None)

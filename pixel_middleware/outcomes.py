@@ -5,10 +5,12 @@ import os
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Literal, NamedTuple, TypedDict
 from wsgiref.types import WSGIEnvironment
 
-from pixel_middleware.events import Event
+from pixel_middleware.events import Event, Refusal
+from pixel_middleware.wire.request import MOST_AGENT_BYTES, client_address, network_of, text
 
 _log = logging.getLogger("pixel_middleware")
 
@@ -60,10 +62,12 @@ class _Cause:
 
 
 class Outcomes:
-    """Records what became of requests. Thread-safe."""
+    """Records what became of requests; `refused` gets each that became no event of the sink's. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, refused: Callable[[Refusal], object] | None = None, trusted_proxies: int = 0) -> None:
         self._lock = threading.Lock()
+        self._refused = refused
+        self._trusted_proxies = trusted_proxies
         self._accepted = 0
         self._causes: dict[str, dict[str, _Cause]] = {name: {} for name in _LINES}
 
@@ -80,6 +84,8 @@ class Outcomes:
         more there were. Nothing of a request is in a line.
         """
         environ[OUTCOME] = outcome
+        if self._refused is not None:
+            self._hand_over(environ, outcome, error)
         name = outcome.name
         what = outcome.reason or outcome.by
         if error is not None:
@@ -105,6 +111,27 @@ class Outcomes:
         level = logging.INFO if name == "dropped" and not is_first else logging.WARNING
         extra = {"pixel_reason": what, "pixel_count": count, "pixel_total": total}
         _log.log(level, _LINES[name], what, count, total, extra=extra)
+
+    def _hand_over(self, environ: WSGIEnvironment, outcome: Outcome, error: Exception | None) -> None:
+        try:
+            if outcome.name == "dropped":  # to forget it: so nothing of the request is kept here either
+                refusal = Refusal(time.time(), "dropped", cause=outcome.by)
+            else:
+                refusal = Refusal(
+                    at=time.time(),
+                    kind="failed" if outcome.name == "failed" else "rejected",
+                    reason=outcome.reason or "sink_failed",
+                    message=outcome.message,
+                    path=text(environ, "PATH_INFO"),
+                    query=text(environ, "QUERY_STRING"),
+                    user_agent=text(environ, "HTTP_USER_AGENT", MOST_AGENT_BYTES),
+                    network=network_of(client_address(environ, self._trusted_proxies)),
+                    cause=outcome.by if error is None else f"{outcome.by}: {error}"[:200],
+                )
+            assert self._refused is not None
+            self._refused(refusal)
+        except Exception as failure:  # it is only told, and must not change the answer
+            _log.error("refused= failed: %s", type(failure).__qualname__)
 
     def stats(self) -> Stats:
         """All counts at one moment."""

@@ -132,6 +132,10 @@ def _key_check(option: str, given: Any) -> Callable[[str], bool] | None:
     return frozenset(given).__contains__
 
 
+def _refused(option: str, given: Any) -> Any:
+    return None if given is None else as_callable(option, given, "None, or a callable that takes a Refusal", takes=1)
+
+
 _IMAGE = {"auto": None, "text": False, "gif": True}
 
 
@@ -217,6 +221,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_query_bytes", 32768, _number_from(1), _digits, "longer query strings are refused"),
     Setting("max_params", 1000, _number_from(1), _digits, "more parameters are refused"),
     Setting("max_depth", 32, _number_from(1, _DEEPEST), _digits, "names of more parts are refused"),
+    Setting("refused", None, _refused, as_object, "gets each request that was refused, like log.refused"),
     Setting("max_event_bytes", 65536, _number_from(1024), _digits, "events whose JSON is longer are refused"),
 )
 """Every option of `PixelMiddleware` beside its app and its sink."""

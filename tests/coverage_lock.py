@@ -1,7 +1,7 @@
 """Imported before the package: keeps a fork from copying the lock of `coverage` while another thread holds it.
 
 The child would wait for it for ever. Hooks run in the reverse order of their registration before a fork, so this one is
-the last, and nothing that is measured runs while it holds the lock.
+the last; what is measured and runs after it, in the hook of the C library, runs in the thread that holds the lock.
 """
 
 import contextlib

@@ -59,6 +59,7 @@ def test_exports_exactly_these_names():
         "PixelError",
         "PixelMiddleware",
         "Processor",
+        "Refusal",
         "Rejected",
         "RetryLater",
         "Sink",

@@ -67,3 +67,48 @@ def test_a_file_that_cannot_be_written_loses_refusals_and_says_so(log, tmp_path,
         other.rollback()
     log.refused(Refusal(1.0, "rejected", "kept"))
     until(lambda: kept(log) == [("kept",)], "a row")
+
+
+def test_the_middleware_hands_over_what_it_refuses_whole(make_client, events):
+    handed = []
+    client = make_client(refused=handed.append, trusted_proxies=1)
+    headers = {"X-Forwarded-For": "198.51.100.77", "User-Agent": "Mozilla/5.0"}
+    client.get("/pixel/v1/track?writeKey=k&anonymousId=a&x=%zz", headers=headers, status=400)
+    client.get("/pixel/v1/track?writeKey=k&anonymousId=a&event=e", headers=headers)
+    (refusal,) = handed
+    assert refusal == Refusal(
+        refusal.at,
+        "rejected",
+        "missing_event",
+        "event is missing; add event=... with the name of what happened",
+        "/pixel/v1/track",
+        "writeKey=k&anonymousId=a&x=%zz",
+        "Mozilla/5.0",
+        "198.51.100.0",
+        "",
+    )
+
+
+def test_of_a_failure_the_exception_is_told_and_of_a_drop_nothing_but_the_processor(make_client):
+    handed = []
+
+    def full(event):
+        raise OSError("the disk is full")
+
+    def forget(event, request):
+        return None
+
+    make_client(full, refused=handed.append).get("/pixel/v1/page?writeKey=k&anonymousId=a", status=503)
+    make_client(processors=[forget], refused=handed.append).get("/pixel/v1/page?writeKey=k&anonymousId=a")
+    failed, dropped = handed
+    assert (failed.kind, failed.reason, failed.cause) == ("failed", "sink_failed", "OSError: the disk is full")
+    assert dropped == Refusal(dropped.at, "dropped", cause=dropped.cause)
+    assert dropped.cause.endswith("forget")
+
+
+def test_who_is_told_of_refusals_cannot_change_an_answer(make_client, caplog):
+    def careless(refusal):
+        raise ZeroDivisionError
+
+    make_client(refused=careless).get("/pixel/v1/track?writeKey=k&anonymousId=a", status=400)
+    assert "refused= failed: ZeroDivisionError" in caplog.text

@@ -90,3 +90,24 @@ def _forwarded(environ: WSGIEnvironment, key: str, trusted_proxies: int) -> str:
         return ""
     entries = str(environ.get(key, "")).rsplit(",", trusted_proxies)
     return entries[-trusted_proxies].strip() if trusted_proxies <= len(entries) else ""
+
+
+NETWORK_BITS = {4: 24, 6: 48}
+"""How much of an address `network_of` keeps: a network, and nobody in it."""
+
+_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+
+
+def network_of(address: str) -> str:
+    """The network of an address, or of the IPv4 address that an IPv6 one holds; `""` if it is no address."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    if isinstance(parsed, ipaddress.IPv6Address):
+        teredo = parsed.teredo  # the server's address and the client's
+        is_nat64 = any(parsed in network for network in _NAT64)
+        last = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+        parsed = parsed.ipv4_mapped or parsed.sixtofour or (teredo and teredo[1]) or (last if is_nat64 else parsed)
+    network = ipaddress.ip_network((int(parsed), NETWORK_BITS[parsed.version]), strict=False)
+    return str(network.network_address)
