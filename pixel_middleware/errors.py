@@ -5,8 +5,8 @@ PixelError
 ├── BadPixel             a request that cannot become an event; answered 400
 ├── UnsendableEvent      an event that no pixel URL can carry; raised while the URL is built
 ├── StorageError         a sink's file cannot take or give events; answered 503
-├── RetryLater           a sender could not deliver now; the outbox keeps the events
-└── Rejected             a sender's destination will never take these events
+├── RetryLater           a destination could not take events now; the log keeps them
+└── Rejected             a destination will never take these events
 """
 
 import re
@@ -79,27 +79,35 @@ class StorageError(PixelError):
 
 
 class RetryLater(PixelError):
-    """Raised by a sender: not delivered, and not the events' fault.
+    """Raised by a destination: not delivered, and not the events' fault.
 
-    `after` is when to try again, in seconds; `None` leaves it to the outbox. With `hold`, the
-    trouble is this lane's alone (a write key that the destination does not know, say): its events
-    are set aside, and the others go on.
+    `after` is when to try again, in seconds; `None` leaves it to the log. With `hold`, the trouble is these lanes'
+    alone (a write key that the destination does not know, say): they are set aside, and the others go on.
+    `events` names those that were not delivered, and the others of the batch then count as delivered; none named means
+    that none was delivered. `cause` is the trouble in a fixed word, for metrics.
     """
 
     def __init__(
-        self, message: str = "", *, after: float | None = None, hold: bool = False, events: Sequence[Any] = ()
+        self,
+        message: str = "",
+        *,
+        after: float | None = None,
+        hold: bool = False,
+        events: Sequence[Any] = (),
+        cause: str = "other",
     ) -> None:
         super().__init__(message)
         self.after = after
         self.hold = hold
         self.events = events
+        self.cause = cause
 
 
 class Rejected(PixelError):
-    """Raised by a sender: the destination will never take these events as they are.
+    """Raised by a destination: it will never take these events as they are.
 
-    The outbox buries `events` with this message, and takes the others of the batch for delivered. Without
-    `events` it halves the batch until the one at fault is alone.
+    The log makes dead letters of `events`, with this message as the reason, and takes the others of the batch for
+    delivered. Without `events` it halves the batch until the one at fault is alone.
     """
 
     def __init__(self, message: str = "", *, events: Sequence[Any] = ()) -> None:

@@ -21,10 +21,15 @@ class DataPlane:
         self.answer = answer
         self.requests = []
         self.stored = []
+        self.connections = 0
         plane = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                plane.connections += 1
+                super().setup()
 
             def do_POST(self):
                 plane.handle(self)

@@ -1,17 +1,24 @@
 """RudderStack: the conversation with a data plane, over real HTTP."""
 
+import builtins
+import json
 import socket
-import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 from dataplane import DataPlane
-from processes import until
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pixel_middleware import ConfigurationError, Rejected, RetryLater
-from pixel_middleware.destinations import RudderStack
-from pixel_middleware.sinks import Outbox
+from pixel_middleware import events as events_module
+from pixel_middleware.destinations import RudderStack, http
+from pixel_middleware.destinations.base import Record
+from pixel_middleware.destinations.rudderstack import as_sent, is_blank, moved_on
+
+NOW = datetime(2026, 2, 3, 10, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -20,12 +27,17 @@ def plane():
         yield plane
 
 
-def test_an_event_arrives_as_it_was_but_for_its_write_key_and_sent_at(plane, make_event):
+def names(events):
+    return [event["event"] for event in events]
+
+
+def test_an_event_arrives_as_it_was_but_for_its_write_key_its_sent_at_and_its_request_ip(plane, make_event):
     event = make_event("Signup", "kéy", properties={"text": "日本"})
     RudderStack(plane.url + "/").send([event])
     ((write_key, _, (arrived,)),) = plane.requests
     assert write_key == "kéy"
-    assert {**arrived, "sentAt": event["sentAt"], "writeKey": "kéy"} == event
+    assert {**arrived, "sentAt": event["sentAt"], "writeKey": "kéy", "request_ip": "192.0.2.1"} == event
+    assert (arrived["request_ip"], arrived["context"]["ip"]) == ("", "192.0.2.1")
 
 
 def test_each_write_key_has_a_request_of_its_own(plane, make_event):
@@ -67,7 +79,7 @@ def test_a_wrong_configuration_sets_the_key_aside(plane, make_event, status):
     plane.answer = lambda write_key, batch: (status, {"Location": "http://127.0.0.1:1/"})
     with pytest.raises(RetryLater) as caught:
         RudderStack(plane.url).send([make_event()])
-    assert (caught.value.after, caught.value.hold) == (60, True)
+    assert (caught.value.after, caught.value.hold, caught.value.cause) == (None, True, f"http_{status}")
 
 
 @pytest.mark.parametrize(
@@ -90,13 +102,90 @@ def test_retry_after_may_be_a_date(plane, make_event):
 
 
 def test_nobody_there_and_a_silent_server_are_to_be_retried(make_event, free_port):
-    with pytest.raises(RetryLater, match="NewConnectionError"):
+    with pytest.raises(RetryLater, match="NewConnectionError") as caught:
         RudderStack(f"http://127.0.0.1:{free_port}").send([make_event()])
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(RetryLater, match="ReadTimeoutError"):
+    assert caught.value.cause == "connect"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(RetryLater, match="ReadTimeoutError") as caught,
+    ):
         RudderStack(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.05).send([make_event()])
+    assert caught.value.cause == "timeout"
 
 
-def test_the_time_in_the_outbox_does_not_skew_rudderstacks_clock(plane, make_event):
+def test_a_name_that_does_not_resolve_and_a_peer_without_tls_are_told_apart(plane, make_event):
+    for url, cause in [("http://no.such.host.invalid", "resolve"), (plane.url.replace("http", "https"), "tls")]:
+        with pytest.raises(RetryLater) as caught:
+            RudderStack(url, timeout_s=20).send([make_event()])
+        assert caught.value.cause == cause
+
+
+class Dripping:
+    """A server that answers one byte after the other, without end: in its headers, or in its body."""
+
+    def __init__(self, beginning):
+        self.beginning = beginning
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self.drip)
+
+    def drip(self):
+        connection, _ = self.listener.accept()
+        connection.sendall(self.beginning)
+        while not self.stopping.wait(0.02):
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                break
+        connection.close()
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.stopping.set()
+        self.thread.join()
+        self.listener.close()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"],
+    ids=["headers", "body"],
+)
+def test_an_answer_that_drips_for_ever_is_a_timeout(make_event, beginning):
+    with Dripping(beginning) as server, pytest.raises(RetryLater, match="ReadTimeoutError"):
+        RudderStack(server.url, timeout_s=0.3).send([make_event()])
+
+
+def test_a_request_that_nobody_reads_is_a_timeout(make_event):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        destination = RudderStack(f"http://127.0.0.1:{deaf.getsockname()[1]}", gzip=False, timeout_s=0.3)
+        with pytest.raises(RetryLater, match="no answer"):
+            destination.send([make_event(properties={"text": "x" * 20_000_000})])
+
+
+def test_a_time_that_is_over_before_a_read_begins_is_a_timeout(plane):
+    deadline = http._Deadline(0.0)
+    with socket.socket() as one, pytest.raises(TimeoutError, match="the time for this request is over"):
+        deadline.limit(one)
+
+
+def test_requests_share_a_connection_until_it_is_closed(plane, make_event):
+    destination = RudderStack(plane.url)
+    for name in ("1", "2", "3"):
+        destination.send([make_event(name)])
+    assert plane.connections == 1
+    destination.close()
+    destination.send([make_event("4")])
+    assert (plane.connections, names(plane.stored)) == (2, ["1", "2", "3", "4"])
+    destination.close()
+    destination.close()
+
+
+def test_the_time_in_the_log_does_not_skew_rudderstacks_clock(plane, make_event):
     """rudder-server takes its own now - (sentAt - originalTimestamp) as the event's time."""
     hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     by_a_slow_clock = make_event(
@@ -108,35 +197,164 @@ def test_the_time_in_the_outbox_does_not_skew_rudderstacks_clock(plane, make_eve
     assert abs(offset) < timedelta(minutes=1)
 
 
-def test_a_sent_at_without_a_time_zone_is_in_utc(plane, make_event):
-    now = datetime.now(UTC).isoformat()
-    RudderStack(plane.url).send([make_event(sentAt="2026-01-01T00:00:00") | {"receivedAt": now}])
-    assert plane.stored[0]["sentAt"].startswith("2026-01-01T00:0")
+@pytest.mark.parametrize(
+    ("sent_at", "moved"),
+    [
+        ("2026-02-03T09:46:42.500Z", "2026-02-03T09:46:52.500Z"),
+        ("2026-02-03T11:46:42+02:00", "2026-02-03T09:46:52.000Z"),
+        ("2026-02-03T09:46:42", "2026-02-03T09:46:52.000Z"),
+        ("2026-02-03 09:46:42", "2026-02-03T09:46:52.000Z"),
+        (" 2026-02-03T09:46:42Z ", "2026-02-03T09:46:52.000Z"),
+        ("Tue, 03 Feb 2026 09:46:42 GMT", "2026-02-03T09:46:52.000Z"),
+        ("3 Feb 2026 10:46:42 +0100", "2026-02-03T09:46:52.000Z"),
+        ("1770112030", "2026-02-03T09:47:20.000Z"),
+        ("1770112030000", "2026-02-03T09:47:20.000Z"),  # fromisoformat() reads the year 1770 in it
+        ("1770112012345", "2026-02-03T09:47:02.345Z"),
+        ("1770112030000000", "2026-02-03T09:47:20.000Z"),
+        ("1770112030000000000", "2026-02-03T09:47:20.000Z"),
+        (NOW.isoformat(), "2026-02-03T10:00:10.000Z"),
+    ],
+)
+def test_a_sent_at_moves_on_by_the_time_that_the_event_waited(sent_at, moved):
+    assert moved_on(sent_at, "2026-02-03T09:59:50.000Z", NOW) == moved
 
 
-@pytest.mark.parametrize("sent_at", ["yesterday", "9999-12-31T23:59:59.999Z"])
-def test_a_sent_at_that_is_no_moment_becomes_now(plane, make_event, sent_at):
-    hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-    RudderStack(plane.url).send([make_event(sentAt=sent_at) | {"receivedAt": hour_ago}])
-    sent_at = datetime.fromisoformat(plane.stored[0]["sentAt"])
-    assert abs(sent_at - datetime.now(UTC)) < timedelta(minutes=1)
+@pytest.mark.parametrize(
+    "sent_at",
+    [
+        *("yesterday", "", "Feb 3, 2026 09:46:42", "20260203T094642", "17701120300", "2026-02-31T00:00:00Z", None),
+        *("9999-12-31T23:59:59.999Z", "31 Feb 2026 10:46:42 +0100", "١٧٧٠١١٢٠٣٠", "0" * 19 + "1"),
+    ],
+)
+def test_a_sent_at_that_is_no_moment_is_left_out(sent_at):
+    assert moved_on(sent_at, "2026-02-03T09:59:50.000Z", NOW) is None
 
 
-def test_one_bad_key_and_one_poison_event_do_not_hold_back_the_others(tmp_path, plane, make_event):
-    def answer(write_key, batch):
-        if write_key == "unknown":
-            return 401, {}
-        return (400, {}) if any(event["event"] == "poison" for event in batch) else None
+def test_an_event_with_a_sent_at_that_is_no_moment_arrives_without(plane, make_event):
+    RudderStack(plane.url).send([make_event(sentAt="yesterday")])
+    assert "sentAt" not in plane.stored[0]
 
-    plane.answer = answer
-    outbox = Outbox(tmp_path / "outbox.db", RudderStack(plane.url))
-    for name, key in [("1", "unknown"), ("2", "k"), ("poison", "k"), ("3", "k"), ("4", "unknown"), ("5", "k")]:
-        outbox(make_event(name, key))
-    until(lambda: outbox.stats()["sent"] == 3, "the other events")
-    assert [event["event"] for event in plane.stored] == ["2", "3", "5"]
-    stats = outbox.stats()
-    assert (stats["waiting"], stats["dead"]) == (2, 1)
-    outbox.close()
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=9) | st.sampled_from(
+    ['","sentAt":"', '\\","writeKey":"k', "sentAt", "k", '"}', "\\", "\n", "2026-01-01T00:00:00Z"]
+)
+TREES = st.recursive(TEXT, lambda deeper: st.dictionaries(TEXT, deeper, max_size=3) | st.lists(deeper, max_size=2))
+NAMES = st.sampled_from(["sentAt", "userId", "custom", "writeKey", "receivedAt", "request_ip"]) | TEXT
+
+
+@given(TEXT, st.dictionaries(NAMES, TREES, max_size=4), st.dictionaries(NAMES, TREES, max_size=4), st.sets(NAMES))
+def test_an_event_is_cut_out_of_its_text_as_decoding_it_would_give_it(write_key, properties, further, removed):
+    """Whatever is in it: names that are also those of other fields, quotes, backslashes, and what a processor did."""
+    sent = further | {"writeKey": write_key, "anonymousId": "a", "event": "e", "properties": properties}
+    event = events_module.make_event("track", sent, events_module.Visit("192.0.2.1", "tests"))
+    for name in removed - {"writeKey", "receivedAt"}:
+        event.pop(name, None)
+    expected = {name: value for name, value in event.items() if name not in ("writeKey", "sentAt")}
+    moved = moved_on(event.get("sentAt"), event["receivedAt"], NOW)
+    expected |= {"request_ip": ""} | ({} if moved is None else {"sentAt": moved})
+    assert json.loads(as_sent(Record.of(event), NOW)) == expected
+
+
+def test_most_events_are_not_decoded(make_event):
+    record = Record.of(make_event(userId="u", custom="c"))
+    del record.event
+    as_sent(record, NOW)
+    assert "event" not in vars(record)
+
+
+def test_each_visitor_keeps_an_address_of_its_own_in_the_context(plane, make_event):
+    """rudder-server writes the `request_ip` of a request's last event over all others."""
+    visits = [events_module.Visit(f"192.0.2.{number}") for number in range(40)]
+    sent = {"writeKey": "k", "anonymousId": "a", "event": "e"}
+    RudderStack(plane.url).send([events_module.make_event("track", dict(sent), visit) for visit in visits])
+    assert {event["request_ip"] for event in plane.stored} == {""}
+    assert [event["context"]["ip"] for event in plane.stored] == [visit.address for visit in visits]
+
+
+INVISIBLE = (
+    "\u200b\ufeff\u00ad\u2060\u3164\u2800\u200e\x01\x7f\ue000\u0378\u034f\u115f\u1160\u17b4\u17b5\uffa0\u3000\u00a0 \t"
+)
+
+
+@pytest.mark.parametrize("letter", INVISIBLE, ids=lambda letter: f"U+{ord(letter):04X}")
+def test_an_id_that_nobody_can_see_is_blank(letter):
+    assert is_blank(letter * 2)
+    assert not is_blank(f"{letter}a")
+
+
+def test_events_with_blank_ids_are_rejected_by_name_and_never_sent(plane, make_event):
+    events = [
+        make_event("1"),
+        make_event("blank", anonymousId="\u200b"),
+        make_event("2", anonymousId="\u200b", userId="someone"),
+        make_event("both", anonymousId="", userId="\u2060 "),
+        make_event("3"),
+    ]
+    with pytest.raises(Rejected, match="anonymousId and userId are blank to rudder-server") as caught:
+        RudderStack(plane.url).send(events)
+    assert caught.value.events == [events[1], events[3]]
+    assert names(plane.stored) == ["1", "2", "3"]
+    assert len(plane.requests) == 1
+
+
+def poisonous(write_key, batch):
+    return (400, {}) if any(event["event"].startswith("poison") for event in batch) else None
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 500, 1000])
+def test_one_poison_event_costs_13_requests_at_most_and_nothing_arrives_twice(plane, make_event, size):
+    plane.answer = poisonous
+    events = [make_event(str(number)) for number in range(size)]
+    destination = RudderStack(plane.url)
+    for place in {0, size // 3, size // 2, size - 1}:
+        plane.requests.clear()
+        plane.stored.clear()
+        batch = [*events[:place], make_event("poison"), *events[place + 1 :]]
+        with pytest.raises(Rejected, match="HTTP 400: no such luck") as caught:
+            destination.send(batch)
+        assert names(caught.value.events) == ["poison"]
+        assert names(plane.stored) == names([*batch[:place], *batch[place + 1 :]])
+        assert len(plane.requests) <= 13
+
+
+def test_several_poison_events_in_several_bodies_are_named_and_nothing_arrives_twice(plane, make_event):
+    plane.answer = poisonous
+    poison = {7, 8, 300, 1999, 1500}
+    events = [make_event(f"poison {n}" if n in poison else str(n), f"k{n % 2}") for n in range(2000)]
+    with pytest.raises(Rejected) as caught:
+        RudderStack(plane.url).send(events)
+    assert sorted(names(caught.value.events)) == sorted(f"poison {number}" for number in poison)
+    assert sorted(names(plane.stored)) == sorted(str(number) for number in range(2000) if number not in poison)
+    assert len(plane.requests) <= 13 * len(poison)
+
+
+def test_what_one_request_delivered_is_delivered_when_the_next_finds_the_plane_down(plane, make_event):
+    plane.answer = lambda write_key, batch: None if len(plane.requests) <= 2 else (503, {"Retry-After": "3"})
+    large = {"properties": {"text": "x" * 300_000}}
+    events = [make_event("1", "a", **large), make_event("2", "b"), make_event("3", "a", **large), make_event("4", "a")]
+    events.append(make_event("blank", "b", anonymousId="\u200b"))
+    with pytest.raises(RetryLater, match="HTTP 503") as caught:
+        RudderStack(plane.url).send(events)
+    assert (names(plane.stored), names(caught.value.events)) == (["1", "3", "4"], ["2", "blank"])
+    assert (caught.value.hold, caught.value.after, caught.value.cause) == (False, 3, "http_503")
+
+
+def test_an_unknown_key_holds_its_own_events_and_the_others_arrive(plane, make_event):
+    plane.answer = lambda write_key, batch: (401, {}) if write_key == "unknown" else None
+    events = [make_event("1", "unknown"), make_event("2", "a"), make_event("3", "unknown"), make_event("4", "b")]
+    with pytest.raises(RetryLater, match="HTTP 401") as caught:
+        RudderStack(plane.url).send(events)
+    assert (names(caught.value.events), names(plane.stored)) == (["1", "3"], ["2", "4"])
+    assert (caught.value.hold, caught.value.after, caught.value.cause) == (True, None, "http_401")
+
+
+def test_a_poison_event_beside_an_unknown_key_is_named_and_each_is_judged_soon(plane, make_event):
+    plane.answer = lambda write_key, batch: (401, {}) if write_key == "unknown" else poisonous(write_key, batch)
+    events = [make_event("1", "unknown"), make_event("2", "a"), make_event("poison", "a"), make_event("4", "a")]
+    with pytest.raises(RetryLater, match="HTTP 401") as caught:
+        RudderStack(plane.url).send(events)
+    assert (names(caught.value.events), names(plane.stored)) == (["1", "poison"], ["2", "4"])
+    assert (caught.value.hold, caught.value.after) == (True, 1.0)
 
 
 def test_a_forked_child_makes_connections_of_its_own(plane, make_event, in_child):
@@ -161,7 +379,19 @@ def test_a_wrong_option_says_what_is_accepted(options, accepted):
         RudderStack(**{"data_plane_url": "http://127.0.0.1"} | options)
 
 
-def test_without_its_library_it_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "urllib3", None)
+def test_a_missing_extra_is_named(monkeypatch):
+    real_import = builtins.__import__
+
+    def without_urllib3(name, *args):
+        if name == "urllib3":
+            raise ModuleNotFoundError("No module named 'urllib3'", name=name)
+        return real_import(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without_urllib3)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'pixel-middleware\[rudderstack\]'"):
         RudderStack("http://127.0.0.1")
+    assert http.MAX_BODY_BYTES == 500_000
+
+
+def test_it_names_its_address_without_secrets():
+    assert str(RudderStack("https://user:hunter2@plane.example/?key=hunter2")) == "https://plane.example/"

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, Self, overload
 
-from pixel_middleware.events import Event
+from pixel_middleware.errors import Rejected, RetryLater
+from pixel_middleware.events import Event, to_json
 
 
 class Record:
@@ -34,6 +35,17 @@ class Record:
         """Of the event, or of the page."""
         self.text = text
         """The event as one line of JSON."""
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        """The record of an event that is in no log: its id is 0."""
+        visitor = event.get("anonymousId") or event.get("userId") or ""
+        name = str(event.get("event") or event.get("name") or "")
+        record = cls(
+            0, event["receivedAt"], event["type"], event["writeKey"], event["messageId"], visitor, name, to_json(event)
+        )
+        record.event = event
+        return record
 
     @cached_property
     def event(self) -> Event:
@@ -64,7 +76,8 @@ class Events(Sequence[Event]):
 class Destination:
     """Delivers events. Write your own with `send`, and `lane` if some events can fail while others do not.
 
-    An `EventLog` calls all methods from one thread of one process at a time, and never from the thread of a request.
+    An `EventLog` calls all methods from one native thread, and never from the thread of a request. A fork does not
+    wait for them: in the child (`os.getpid()` tells) a destination starts with connections of its own.
     """
 
     def send(self, events: Sequence[Event]) -> None:
@@ -76,11 +89,8 @@ class Destination:
         raise NotImplementedError
 
     def lane(self, event: Event) -> str:
-        """Events of one lane stay in order, and wait for each other while it is on hold. By default: one lane."""
+        """Events of one lane stay in order, and wait for each other if it is on hold. By default: one lane."""
         return ""
-
-    def bury(self, record: Record, reason: str) -> None:
-        """Take note that an event will not be sent again. By default: nothing; the log keeps it as a dead letter."""
 
     def close(self) -> None:
         """Let go of connections; `send` may come again. Called when the log is closed, and never while `send` runs."""
@@ -98,6 +108,75 @@ class Destination:
         """
         self.send(Events(records))
         return _delivered
+
+    def bury(self, record: Record, reason: str) -> None:
+        """Tell the destination of an event that it will never take, and that is a dead letter now. By default: nothing.
+
+        May raise `RetryLater`, and may then be called again for the same record.
+        """
+
+
+class RecordDestination(Destination):
+    """A destination that works on what is stored: it writes `begin`, and `lane_of` if it has lanes."""
+
+    def lane(self, event: Event) -> str:
+        """The lane of an event."""
+        return self.lane_of(Record.of(event))
+
+    def send(self, events: Sequence[Event]) -> None:
+        """Return once all events are delivered. Raises `RetryLater` or `Rejected`, which name events."""
+        try:
+            self.begin([Record.of(event) for event in events])()
+        except (RetryLater, Rejected) as error:
+            error.events = [record.event for record in error.events]
+            raise
+
+    def lane_of(self, record: Record) -> str:
+        """The lane of a stored event. By default: one lane."""
+        return ""
+
+    def begin(self, records: Sequence[Record]) -> Callable[[], Any]:
+        """See `Destination.begin`."""
+        raise NotImplementedError
+
+
+class Undelivered:
+    """What became of the records of a batch that were not delivered, to be raised as one error."""
+
+    MIXED_RETRY_S = 1.0
+    """When to try again if one error must speak for lanes on hold and for events that were rejected: each lane will
+    then have an error of its own."""
+
+    def __init__(self) -> None:
+        self._rejected: list[tuple[Record, str]] = []
+        self._waiting: list[tuple[Record, RetryLater]] = []
+
+    def reject(self, record: Record, reason: str) -> None:
+        """The destination will never take `record`."""
+        self._rejected.append((record, reason))
+
+    def retry(self, records: Sequence[Record], error: RetryLater) -> None:
+        """The destination did not take `records` now."""
+        self._waiting += [(record, error) for record in records]
+
+    def raise_if_any(self) -> None:
+        """Raise what names all these records; return if there are none.
+
+        What stops the whole destination outweighs what stops a lane, and that outweighs an event's own fault.
+        """
+        records = [record for record, _ in (*self._waiting, *self._rejected)]
+        errors = [error for _, error in self._waiting]
+        worst = next((error for error in errors if not error.hold), None)
+        if worst is None and errors:
+            worst = errors[0]
+            mixed = self._rejected or any(error is not worst for error in errors)
+            after = self.MIXED_RETRY_S if mixed else worst.after
+            worst = RetryLater(str(worst), after=after, hold=True, cause=worst.cause)
+        if worst is not None:
+            raise RetryLater(str(worst), after=worst.after, hold=worst.hold, events=records, cause=worst.cause)
+        if records:
+            reasons = list(dict.fromkeys(reason for _, reason in self._rejected))
+            raise Rejected("; or ".join(reasons[:3]), events=records)
 
 
 def _delivered() -> None:

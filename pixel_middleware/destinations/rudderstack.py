@@ -1,137 +1,164 @@
-"""A sender that forwards to a RudderStack data plane (extra `[rudderstack]`).
+"""Sends to a RudderStack data plane (extra `[rudderstack]`).
 
 Speaks rudder-server's `POST /v1/batch`: one write key a request, all or nothing, 4,000 KiB at most.
 """
 
+import base64
+import json
+import re
+import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
-from pixel_middleware.destinations.base import Destination
-from pixel_middleware.errors import ConfigurationError, Rejected, RetryLater
-from pixel_middleware.events import Event, timestamp, to_json
-from pixel_middleware.runtime import forks
-from pixel_middleware.runtime.extras import needed_by
+from pixel_middleware.destinations.base import Record, RecordDestination, Undelivered
+from pixel_middleware.destinations.http import Part, Peer, post_in_bodies, refusal
+from pixel_middleware.errors import RetryLater
+from pixel_middleware.events import timestamp, to_json
 
-MAX_BODY_BYTES = 500_000  # of the 4,000 KiB that rudder-server takes: a retry costs little, a batch saves enough
-UNKNOWN_KEY_RETRY_S = 60.0
-_PREFIX, _SUFFIX = b'{"batch":[', b"]}"
+NEVER = (400, 413)
 
 
-class RudderStack(Destination, forks.ForkAware):
-    """Sends events to the data plane at `data_plane_url`, as its own SDKs would have sent them.
+class RudderStack(RecordDestination):
+    """Sends events to the data plane at `data_plane_url`, as its own SDKs would have sent them; a lane is a write key.
 
-    An event arrives unchanged, but for `writeKey` (which moves to the authorisation) and `sentAt`: it is moved
-    on by the time that the event waited here, so that RudderStack's clock correction comes out as if it
-    had been sent at once.
+    An event arrives unchanged, but for three fields. `writeKey` moves to the authorisation. `sentAt` is moved on by the
+    time that the event waited here, so that RudderStack's clock correction comes out as if it had been sent at once;
+    one that is no ISO date, no RFC 2822 date and no Unix time (in s, ms, us or ns) is left out. `request_ip` is empty:
+    rudder-server writes that of a request's last event over all others of the request; `context.ip` is the visitor's.
 
-    408, 429, 5xx and network errors are retried (`Retry-After` is honoured); 400 and 413 are
-    rejected; anything else, above all 401 and 404 for an unknown write key, sets this key's events aside.
+    408, 429, 5xx and no answer within `timeout_s` are retried (`Retry-After` is honoured); events that get 400 or 413
+    are rejected, as are those whose ids rudder-server would take for blank; anything else, above all 401 and 404 for an
+    unknown write key, holds this key's events.
     """
 
     def __init__(self, data_plane_url: str, *, gzip: bool = True, timeout_s: float = 10) -> None:
-        parts = urlsplit(data_plane_url if isinstance(data_plane_url, str) else "")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError.must_be(
-                "data_plane_url", "a URL like https://hosted.rudderlabs.com", data_plane_url
-            )
-        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or timeout_s <= 0:
-            raise ConfigurationError.must_be("timeout_s", "a positive number of seconds", timeout_s)
-        with needed_by("RudderStack", "urllib3", extra="rudderstack"):
-            import urllib3
-        self._urllib3 = urllib3
-        self._url = data_plane_url.rstrip("/") + "/v1/batch"
+        url = data_plane_url.rstrip("/") + "/v1/batch" if isinstance(data_plane_url, str) else data_plane_url
+        self._peer = Peer(
+            url,
+            option="data_plane_url",
+            example="https://hosted.rudderlabs.com",
+            timeout_s=timeout_s,
+            who="RudderStack",
+            extra="rudderstack",
+        )
         self._gzip = gzip
-        self._timeout_s = timeout_s
-        self._start_afresh()
-        forks.watch(self)
 
-    def lane(self, event: Event) -> str:
+    def __str__(self) -> str:
+        """Where it sends to, without secrets."""
+        return str(self._peer)
+
+    def lane_of(self, record: Record) -> str:
         """The write key: one that the data plane does not know must not hold back the others."""
-        return event["writeKey"]
+        return record.write_key
 
-    def send(self, events: Sequence[Event]) -> None:
-        """Return once the data plane has stored all events. Raises `RetryLater` or `Rejected`."""
-        by_key: dict[str, list[bytes]] = {}
-        for event in events:
-            by_key.setdefault(event["writeKey"], []).append(_as_sent(event))
-        for write_key, bodies in by_key.items():
-            for body in _batches(bodies):
-                self._post(write_key, body)
+    def begin(self, records: Sequence[Record]) -> Callable[[], Any]:
+        """Return once the data plane has answered for all records; what is returned raises what it refused."""
+        undelivered = Undelivered()
+        now = datetime.now(UTC)
+        by_key: dict[str, list[Part]] = {}
+        for record in records:
+            if is_blank(record.visitor) and _has_no_id(record):
+                undelivered.reject(record, "anonymousId and userId are blank to rudder-server")
+            else:
+                by_key.setdefault(record.write_key, []).append((record, as_sent(record, now).encode()))
+        waiting = list(by_key.items())
+        try:
+            while waiting:
+                write_key, parts = waiting.pop(0)
+                post_in_bodies(parts, lambda some, key=write_key: self._post(key, some), undelivered)  # type: ignore[misc]
+        except RetryLater as error:  # the data plane is down: what follows would only wait for it, too
+            undelivered.retry([record for _, parts in waiting for record, _ in parts], error)
+        return undelivered.raise_if_any
 
-    def _post(self, write_key: str, body: bytes) -> None:
-        headers = self._urllib3.make_headers(basic_auth=f"{write_key}:".encode().decode("latin-1"))
-        headers["Content-Type"] = "application/json"
+    def close(self) -> None:
+        """Close the connection."""
+        self._peer.close()
+
+    def _post(self, write_key: str, parts: Sequence[Part]) -> None:
+        credentials = base64.b64encode(f"{write_key}:".encode()).decode()
+        headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
+        body = b'{"batch":[' + b",".join(text for _, text in parts) + b"]}"
         if self._gzip:
             headers["Content-Encoding"] = "gzip"
             body = zlib.compress(body, level=6, wbits=31)
-        try:
-            response = self._pool.request(
-                "POST", self._url, body=body, headers=headers, timeout=self._timeout_s, retries=False, redirect=False
-            )
-        except self._urllib3.exceptions.HTTPError as error:
-            raise RetryLater(f"{self._url}: {type(error).__name__}") from error
-        if response.status != 200:
-            raise _refusal(response)
-
-    def _start_afresh(self) -> None:
-        self._pool: Any = self._urllib3.PoolManager(maxsize=1)
-
-    def after_fork_in_child(self) -> None:
-        """The child makes connections of its own."""
-        self._start_afresh()
+        status, text, retry_after = self._peer.post(body, headers)
+        if status != 200:
+            raise refusal(status, text, retry_after, never=NEVER, hold=True)
 
 
-def _refusal(response: Any) -> RetryLater | Rejected:
-    status = response.status
-    message = f"HTTP {status}: {response.data[:200].decode('utf-8', 'replace').strip()}"
-    if status in (400, 413):
-        return Rejected(message)
-    if status in (408, 429) or status >= 500:
-        return RetryLater(message, after=_seconds(response.headers.get("Retry-After")))
-    return RetryLater(message, after=UNKNOWN_KEY_RETRY_S, hold=True)
+_END = re.compile(
+    r',"sentAt":"(?P<sent_at>[^"\\]*+)"'
+    r'(?P<others>(?:,"[^"\\]*+":"(?:[^"\\]++|\\.)*+")*?)'
+    r',"integrations":\{"All":true\},"receivedAt":"(?P<received_at>[^"\\]*+)","request_ip":"[^"\\]*+"\}'
+)
+"""How most events end. It is a whole chain of names and strings up to the last brace, so all of it is of the event
+itself, and nothing of an object in it."""
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """What a `Retry-After` asks for, which is a number of seconds or a date."""
+def as_sent(record: Record, now: datetime) -> str:
+    """The JSON that is sent for a record: see `RudderStack`."""
+    # Decoding and encoding takes five times as long as all the rest, so most events are cut out of their text.
+    start = record.text.rfind(',"sentAt":"')
+    end = _END.fullmatch(record.text, start) if start >= 0 else None
+    write_key = f',"writeKey":{json.dumps(record.write_key, ensure_ascii=False)}'
+    if end is not None and write_key in end["others"]:
+        moved = moved_on(end["sent_at"], end["received_at"], now)
+        return (
+            record.text[:start]
+            + ("" if moved is None else f',"sentAt":"{moved}"')
+            + end["others"].replace(write_key, "", 1)
+            + f',"integrations":{{"All":true}},"receivedAt":"{end["received_at"]}","request_ip":""}}'
+        )
+    sent: Any = {name: value for name, value in record.event.items() if name not in ("writeKey", "sentAt")}
+    sent["request_ip"] = ""
+    moved = moved_on(record.event.get("sentAt"), record.received_at, now)
+    if moved is not None:
+        sent["sentAt"] = moved
+    return to_json(sent)
+
+
+def moved_on(sent_at: Any, received_at: str, now: datetime) -> str | None:
+    """`sent_at`, by the client's clock, plus the time since `received_at` by ours; `None` if it is no moment."""
+    if sent_at == received_at:
+        return timestamp(now)
     try:
-        if retry_after is None or retry_after.isdecimal():
-            return None if retry_after is None else float(retry_after)
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # no date, or one without a time zone
+        moment = _moment(str(sent_at).strip())
+        if moment is None:
+            return None
+        moved = moment.replace(tzinfo=moment.tzinfo or UTC) + (now - datetime.fromisoformat(received_at))
+        return timestamp(moved.astimezone(UTC))
+    except (ValueError, OverflowError):
         return None
 
 
-def _batches(bodies: list[bytes]) -> Iterator[bytes]:
-    """Request bodies of at most `MAX_BODY_BYTES`, but for an event that is larger by itself."""
-    batch: list[bytes] = []
-    size = 0
-    for body in bodies:
-        if batch and size + len(body) > MAX_BODY_BYTES:
-            yield _PREFIX + b",".join(batch) + _SUFFIX
-            batch, size = [], 0
-        batch.append(body)
-        size += len(body) + 1
-    yield _PREFIX + b",".join(batch) + _SUFFIX
+_ISO = re.compile(r"\d{4}-\d\d-\d\d")
+_RFC_2822 = re.compile(
+    r"(?:[A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|GMT|UTC|UT|Z)"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PER_SECOND = {10: 1, 13: 1000, 16: 1_000_000, 19: 1_000_000_000}
+"""What a Unix time counts in, by its number of digits: so rudder-server tells them apart."""
 
 
-def _as_sent(event: Event) -> bytes:
-    sent: Any = {name: value for name, value in event.items() if name != "writeKey"}
-    sent["sentAt"] = _moved_on(event["sentAt"], event["receivedAt"])
-    # Without one of its own, rudder-server would give it the address of the event before.
-    sent.setdefault("request_ip", "")
-    return to_json(sent).encode()
+def _moment(text: str) -> datetime | None:
+    """The moment that a client wrote. Raises `ValueError` or `OverflowError`."""
+    if text.isascii() and text.isdigit() and len(text) in _PER_SECOND:
+        return _EPOCH + timedelta(microseconds=int(text) * 1_000_000 // _PER_SECOND[len(text)])
+    if _ISO.match(text):
+        return datetime.fromisoformat(text)
+    return parsedate_to_datetime(text) if _RFC_2822.fullmatch(text) else None
 
 
-def _moved_on(sent_at: str, received_at: str) -> str:
-    """`sent_at`, by the client's clock, plus the time that passed here since `received_at`."""
-    now = datetime.now(UTC)
-    try:
-        moment = datetime.fromisoformat(sent_at)
-        moved = moment.replace(tzinfo=moment.tzinfo or UTC) + (now - datetime.fromisoformat(received_at))
-        return timestamp(moved.astimezone(UTC))
-    except (ValueError, OverflowError):  # the client's text is no moment
-        return timestamp(now)
+def _has_no_id(record: Record) -> bool:
+    return all(is_blank(str(record.event.get(name) or "")) for name in ("anonymousId", "userId"))
+
+
+_EMPTY = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # marks, letters and signs that show nothing
+
+
+def is_blank(text: str) -> bool:
+    """Whether rudder-server takes an id for missing: it strips spaces, and whatever cannot be seen."""
+    return all(letter in _EMPTY or unicodedata.category(letter)[0] in "CZ" for letter in text)
