@@ -17,6 +17,8 @@ EXTRAS = {
     "rudderstack": ["urllib3>=2.0"],
     # processors.schema
     "schema": ["jsonschema>=4.20"],
+    # destinations.Webhook
+    "webhook": ["urllib3>=2.0"],
 }
 
 setup(

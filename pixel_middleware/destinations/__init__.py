@@ -1,14 +1,15 @@
 """Where an event log sends to. Importing this needs no extra; a destination asks for its own when it is built."""
 
 from collections.abc import Iterable
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pixel_middleware.destinations.base import Destination
 from pixel_middleware.destinations.kafka import Kafka
 from pixel_middleware.destinations.rudderstack import RudderStack
+from pixel_middleware.destinations.webhook import Webhook
 from pixel_middleware.errors import ConfigurationError
 
-__all__ = ["Destination", "Kafka", "RudderStack", "from_url", "named"]
+__all__ = ["Destination", "Kafka", "RudderStack", "Webhook", "from_url", "named"]
 
 
 def named(texts: Iterable[str]) -> dict[str, Destination]:
@@ -26,7 +27,7 @@ def named(texts: Iterable[str]) -> dict[str, Destination]:
             destination = from_url(url)
         if not 0 < len(name) <= 100 or not name.isprintable():
             right = "NAME=URL with a NAME of 1 to 100 printable characters"
-            raise ConfigurationError.must_be("forward_to", right, text)
+            raise ConfigurationError.must_be("forward_to", right, _without_secrets(text))
         if name in destinations:
             sentence = f"two destinations are called {name}: give each a NAME=URL of its own"
             raise ConfigurationError("forward_to", sentence)
@@ -35,16 +36,52 @@ def named(texts: Iterable[str]) -> dict[str, Destination]:
 
 
 def from_url(url: str) -> Destination:
-    """The destination for a URL: `https://host` is a RudderStack data plane, `kafka://host:9092,host/topic` a topic.
+    """The destination that a URL says.
 
-    A `?` behind the topic gives librdkafka's options: `?compression.type=zstd`. Raises `ConfigurationError`.
+    - `https://host`: a RudderStack data plane.
+    - `kafka://host:9092,host:9092/topic`: a topic. A `?` behind it gives librdkafka's options, `compression.type=zstd`,
+      say, and `dead.letters=TOPIC`.
+    - `webhook+https://host/path?query`: a webhook. `#secret=TEXT` behind it signs, and is not sent.
+
+    Raises `ConfigurationError`, which repeats nothing that may be secret.
     """
-    parts = urlsplit(url)
-    if parts.scheme in ("http", "https") and parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_usable = bool(parts.hostname)
+    except ValueError:  # "Invalid IPv6 URL"
+        is_usable = False
+    if is_usable and parts.scheme in ("http", "https"):
         return RudderStack(url)
-    topic = unquote(parts.path[1:])
-    if parts.scheme == "kafka" and parts.netloc and topic and "/" not in topic:
-        return Kafka(topic, dict(parse_qsl(parts.query)) | {"bootstrap.servers": parts.netloc})
-    raise ConfigurationError.must_be(
-        "forward_to", "the URL of a data plane, like https://hosted.rudderlabs.com, or kafka://host:9092/topic", url
+    if is_usable and parts.scheme in ("webhook+http", "webhook+https"):
+        secret = dict(parse_qsl(parts.fragment)).get("secret")
+        return Webhook(parts._replace(scheme=parts.scheme.removeprefix("webhook+"), fragment="").geturl(), secret)
+    if is_usable and parts.scheme == "kafka" and len(parts.path) > 1 and "/" not in parts.path[1:]:
+        return _kafka(parts)
+    raise ConfigurationError(
+        "forward_to",
+        "forward_to must be the URL of a data plane, like https://hosted.rudderlabs.com, "
+        f"or kafka://host:9092/topic, or webhook+https://host/path, got {_without_secrets(url)!r}",
     )
+
+
+def _kafka(parts: SplitResult) -> Kafka:
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            "forward_to",
+            "forward_to: a Kafka URL takes user and password as options, not before an @: "
+            "kafka://host:9093/topic?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.username=...&sasl.password=...",
+        )
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    dead_letters = options.pop("dead.letters", None)
+    try:
+        config = options | {"bootstrap.servers": parts.netloc}
+        return Kafka(unquote(parts.path[1:]), config, dead_letters=dead_letters)
+    except ConfigurationError as error:
+        raise ConfigurationError("forward_to", f"forward_to, behind the ? of its URL: {error}") from error
+
+
+def _without_secrets(url: str) -> str:
+    """A URL up to its user, query and fragment."""
+    bare = url.partition("?")[0].partition("#")[0]
+    before, slashes, host = bare.partition("//")
+    return before + slashes + host.rpartition("@")[2]

@@ -58,10 +58,10 @@ class Events(Sequence[Event]):
     """The events of records, decoded when they are looked at: a destination that counts them need not pay for it."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self._records = records
+        self.records = records
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
@@ -69,8 +69,8 @@ class Events(Sequence[Event]):
     def __getitem__(self, index: slice) -> Sequence[Event]: ...
     def __getitem__(self, index: int | slice) -> Event | Sequence[Event]:
         if isinstance(index, slice):
-            return Events(self._records[index])
-        return self._records[index].event
+            return Events(self.records[index])
+        return self.records[index].event
 
 
 class Destination:
@@ -110,33 +110,36 @@ class Destination:
         return _delivered
 
     def bury(self, record: Record, reason: str) -> None:
-        """Tell the destination of an event that it will never take, and that is a dead letter now. By default: nothing.
+        """Take note that an event will not be sent again. By default: nothing; the log keeps it as a dead letter.
 
-        May raise `RetryLater`, and may then be called again for the same record.
+        What it raises is logged, and it is not called again for this event.
         """
 
 
 class RecordDestination(Destination):
-    """A destination that works on what is stored: it writes `begin`, and `lane_of` if it has lanes."""
+    """A destination that works on what is stored: it writes `deliver`, and `lane_of` if it has lanes."""
 
     def lane(self, event: Event) -> str:
         """The lane of an event."""
         return self.lane_of(Record.of(event))
 
-    def send(self, events: Sequence[Event]) -> None:
-        """Return once all events are delivered. Raises `RetryLater` or `Rejected`, which name events."""
-        try:
-            self.begin([Record.of(event) for event in events])()
-        except (RetryLater, Rejected) as error:
-            error.events = [record.event for record in error.events]
-            raise
-
     def lane_of(self, record: Record) -> str:
         """The lane of a stored event. By default: one lane."""
         return ""
 
-    def begin(self, records: Sequence[Record]) -> Callable[[], Any]:
-        """See `Destination.begin`."""
+    def send(self, events: Sequence[Event]) -> None:
+        """Return once all events are delivered. Raises `RetryLater` or `Rejected`, which name what was not."""
+        if isinstance(events, Events):
+            self.deliver(events.records)
+            return
+        try:
+            self.deliver([Record.of(event) for event in events])
+        except (RetryLater, Rejected) as error:
+            error.events = [record.event for record in error.events]
+            raise
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """Return once all are delivered. Raises `RetryLater` or `Rejected`, which name the records that were not."""
         raise NotImplementedError
 
 
@@ -159,24 +162,41 @@ class Undelivered:
         """The destination did not take `records` now."""
         self._waiting += [(record, error) for record in records]
 
+    @property
+    def outage(self) -> RetryLater | None:
+        """What stops the whole destination, and not a lane alone."""
+        return next((error for _, error in self._waiting if not error.hold), None)
+
+    def take_rejected(self) -> list[tuple[Record, str]]:
+        """What was rejected, and why; forgotten from now on."""
+        rejected, self._rejected = self._rejected, []
+        return rejected
+
     def raise_if_any(self) -> None:
         """Raise what names all these records; return if there are none.
 
         What stops the whole destination outweighs what stops a lane, and that outweighs an event's own fault.
         """
-        records = [record for record, _ in (*self._waiting, *self._rejected)]
-        errors = [error for _, error in self._waiting]
-        worst = next((error for error in errors if not error.hold), None)
-        if worst is None and errors:
-            worst = errors[0]
-            mixed = self._rejected or any(error is not worst for error in errors)
-            after = self.MIXED_RETRY_S if mixed else worst.after
-            worst = RetryLater(str(worst), after=after, hold=True, cause=worst.cause)
-        if worst is not None:
-            raise RetryLater(str(worst), after=worst.after, hold=worst.hold, events=records, cause=worst.cause)
-        if records:
-            reasons = list(dict.fromkeys(reason for _, reason in self._rejected))
-            raise Rejected("; or ".join(reasons[:3]), events=records)
+        records = list({id(record): record for record, _ in (*self._waiting, *self._rejected)}.values())
+        reasons = [reason for _, reason in self._rejected]
+        waiting = [error for _, error in self._waiting]
+        if self.outage is not None:
+            worst, after, reasons = self.outage, self.outage.after, [str(self.outage)]
+        elif waiting:
+            worst, after, mixed = waiting[0], waiting[0].after, {error.after for error in waiting}
+            if self._rejected or len(mixed) > 1:
+                after = self.MIXED_RETRY_S
+            reasons = [str(error) for error in waiting]
+        elif records:
+            raise Rejected(_joined(reasons), events=records)
+        else:
+            return
+        raise RetryLater(_joined(reasons), after=after, hold=worst.hold, events=records, cause=worst.cause)
+
+
+def _joined(reasons: Sequence[str]) -> str:
+    """Several reasons in one line: the first three different ones."""
+    return "; ".join(list(dict.fromkeys(reasons))[:3])
 
 
 def _delivered() -> None:

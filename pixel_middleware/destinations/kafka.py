@@ -1,56 +1,86 @@
-"""A sender that forwards to Apache Kafka, or whatever speaks its protocol (extra `[kafka]`).
+"""Sends to Apache Kafka, or whatever speaks its protocol (extra `[kafka]`): see docs/scaling.md."""
 
-from pixel_middleware.destinations import Kafka
-from pixel_middleware.sinks import Outbox
-
-sink = Outbox("outbox.db", Kafka("events", {"bootstrap.servers": "kafka-1:9092,kafka-2:9092"}), batch_size=2000)
-"""
-
+import ctypes
 import logging
+import os
+import re
+import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache, partial
 from typing import Any
 
-from pixel_middleware.destinations.base import Destination
-from pixel_middleware.errors import ConfigurationError, PixelError, Rejected, RetryLater
-from pixel_middleware.events import Event, to_json
+from pixel_middleware.destinations.base import Record, RecordDestination, Undelivered
+from pixel_middleware.errors import ConfigurationError, RetryLater
+from pixel_middleware.events import Event
 from pixel_middleware.runtime.extras import needed_by
 
-_log = logging.getLogger("pixel_middleware")
+_log = logging.getLogger("pixel_middleware.kafka")
 
 DEFAULTS: dict[str, Any] = {
     "acks": "all",
     "enable.idempotence": True,  # a retry of librdkafka's own makes no duplicate, and keeps the order
+    "partitioner": "murmur2_random",  # Java's: a key has the same partition whoever sends it
     "compression.type": "lz4",
-    "linger.ms": 5,
-    "message.timeout.ms": 10_000,  # the outbox tries again; and a fork waits for the batch under way
+    "linger.ms": 50,  # the end of a batch does not wait for it
+    "message.timeout.ms": 30_000,  # a broker that died is replaced after 9 s or so
+    "topic.metadata.propagation.max.ms": 2000,  # how long a topic may seem missing to a producer that knew it
+    "delivery.report.only.error": True,
 }
-"""librdkafka's options where the user gave none."""
+"""librdkafka's options where the user gave none; `client.id` is `pixel-middleware-` and the host's name."""
 
-WRONG_TOPIC_RETRY_S = 60.0
+_OTHER_NAMES = {
+    "request.required.acks": "acks",
+    "compression.codec": "compression.type",
+    "queue.buffering.max.ms": "linger.ms",
+    "delivery.timeout.ms": "message.timeout.ms",
+}
+"""Options that librdkafka knows by two names: the default must not stand beside what the user gave."""
+
+SCHEMA_VERSION = "1"
+"""The header `schemaVersion`: raised when the shape of an event changes."""
+
+METADATA_TIMEOUT_S = 5.0
+LOG_EVERY_S = 60.0
+WRONG_TOPIC_RETRY_S = 5.0  # at first: not every broker knows at once of a topic that was just made
 _GRACE_S = 5.0  # librdkafka looks for messages that timed out once a second
-_TOO_LARGE = ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_MSG")
-_WRONG_TOPIC = (
-    *("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION"),
-    *("TOPIC_EXCEPTION", "TOPIC_AUTHORIZATION_FAILED"),
-)
+_SLICE_S = 0.2  # how long a failure may wait until it is looked at
+_MOST_TOPICS = 10_000
+_MOST_OF_A_REASON = 1000
+_TIMEOUTS = ("_MSG_TIMED_OUT", "_TIMED_OUT", "_PURGE_QUEUE", "_PURGE_INFLIGHT", "_TRANSPORT", "REQUEST_TIMED_OUT")
+_REFUSED = ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_TIMESTAMP", "POLICY_VIOLATION")
+_WRONG_TOPIC = {
+    "UNKNOWN_TOPIC_OR_PART": "topic_missing",
+    "_UNKNOWN_TOPIC": "topic_missing",
+    "_UNKNOWN_PARTITION": "topic_missing",
+    "TOPIC_EXCEPTION": "topic_missing",
+    "TOPIC_AUTHORIZATION_FAILED": "authorization",
+}
+_TROUBLE = {
+    "_AUTHENTICATION": ("authentication", "the brokers refuse user and password"),
+    "_SSL": ("tls", "no TLS with the brokers"),
+    "_RESOLVE": ("resolve", "a broker's name does not resolve"),
+    "_ALL_BROKERS_DOWN": ("all_brokers_down", "no broker can be reached"),
+}
+"""What librdkafka calls the causes of an outage, our words for them; the more telling one first."""
 
 
-def visitor(event: Event) -> str:
-    """The default key: a visitor's events go to one partition, and so stay in order."""
-    return event.get("anonymousId") or event.get("userId", "")
+class Kafka(RecordDestination):
+    """Sends events to a topic, each as its JSON; a lane is a topic.
 
-
-class Kafka(Destination):
-    """Sends events to a topic, each as its JSON, with the headers `type`, `messageId` and `writeKey`.
+    Headers: `content-type`, `schemaVersion`, `type`, `messageId`, `writeKey`. Timestamp: the event's `receivedAt`.
 
     Args:
-        topic: its name, or a callable `(event) -> name`. A topic that does not exist sets its events aside.
+        topic: its name, or a callable `(event) -> name`. A topic that does not exist holds its own events alone.
         config: librdkafka's options, by its own names; `bootstrap.servers` is needed, `DEFAULTS` fills in.
-        key: a callable `(event) -> str`; events of one key stay in order.
+        key: a callable `(event) -> str`; events of one key stay in order. By default the visitor: its `anonymousId`,
+            else its `userId`.
+        dead_letters: a topic for what can never be delivered, with the reason in the header `reason`.
 
-    Raises `ConfigurationError` for options that librdkafka does not take. The producer is built by the first
-    `send`, in the process and real thread that sends; a fork closes it, and so does a fatal error.
+    Raises `ConfigurationError` for options that librdkafka does not take. The producer is built by the first batch, in
+    the process that sends it, and again after a fatal error and in a forked child.
     """
 
     def __init__(
@@ -58,7 +88,8 @@ class Kafka(Destination):
         topic: str | Callable[[Event], str],
         config: Mapping[str, Any],
         *,
-        key: Callable[[Event], str] = visitor,
+        key: Callable[[Event], str] | None = None,
+        dead_letters: str | None = None,
     ) -> None:
         if not callable(topic) and not (isinstance(topic, str) and topic):
             raise ConfigurationError.must_be("topic", "the name of a topic, or a callable (event) -> name", topic)
@@ -66,108 +97,232 @@ class Kafka(Destination):
             raise ConfigurationError.must_be(
                 "config", 'librdkafka\'s options, with "bootstrap.servers" at least', type(config)
             )
-        if not callable(key):
+        if key is not None and not callable(key):
             raise ConfigurationError.must_be("key", "a callable (event) -> str", key)
+        if dead_letters is not None and not (isinstance(dead_letters, str) and dead_letters):
+            raise ConfigurationError.must_be("dead_letters", "the name of a topic", dead_letters)
         with needed_by("Kafka", "confluent-kafka", extra="kafka"):
             import confluent_kafka
         self._library = confluent_kafka
-        self._topic = topic if callable(topic) else lambda event: topic
+        self._topic = topic
         self._key = key
-        self._config = DEFAULTS | dict(config)
+        self._dead_letters = dead_letters
+        given_by_another_name = {_OTHER_NAMES.get(name) for name in config}
+        defaults = DEFAULTS | {"client.id": f"pixel-middleware-{socket.gethostname()}"}
+        self._config = {name: value for name, value in defaults.items() if name not in given_by_another_name}
+        self._config |= config
+        self._timeout_s = float(config.get("delivery.timeout.ms", self._config.get("message.timeout.ms", 0))) / 1000
         self._producer: Any = None
+        self._pid = 0
+        self._topics: set[str] = set()
+        self._under_way: list[_Batch] = []
+        self._troubles: dict[str, str] = {}
+        self._lines = _OneAMinute()
         self._check_config()
 
-    def lane(self, event: Event) -> str:
+    def __str__(self) -> str:
+        """Where it sends to, without secrets."""
+        topic = "topics by event" if callable(self._topic) else f"topic {self._topic}"
+        return f"Kafka, {topic}, at {self._config['bootstrap.servers']}"
+
+    def lane_of(self, record: Record) -> str:
         """The topic: one that does not exist must not hold back the others."""
         try:
-            return self._topic(event)
+            return self._topic(record.event) if callable(self._topic) else self._topic
         except Exception:
-            return ""  # `send` says why
+            return ""  # `begin` says why
 
-    def send(self, events: Sequence[Event]) -> None:
-        """Return once the brokers have acknowledged all events. Raises `RetryLater` or `Rejected`."""
-        self._send(events)
+    def begin(self, records: Sequence[Record]) -> Callable[[], Any]:
+        """Hand all records to the producer; what is returned waits for the brokers, and raises what failed."""
+        batch = _Batch(records)
+        self._produce_all(batch)
+        return partial(self._finish, batch)
 
-    def _send(self, events: Sequence[Event]) -> None:
-        failures: list[tuple[Event, PixelError]] = []
-        for event in events:
-            try:
-                self._produce(event, failures)
-            except BufferError as error:
-                self._close()
-                raise RetryLater("librdkafka's queue is full, and does not empty") from error
-            except Exception as error:
-                failures.append((event, self._judge(error)))
-        self._wait_for_all()
-        self._raise_for(failures)
+    def deliver(self, records: Sequence[Record]) -> None:
+        """Return once the brokers have acknowledged all. Raises `RetryLater` or `Rejected`, by name."""
+        self.begin(records)()
 
-    def _produce(self, event: Event, failures: list[tuple[Event, PixelError]]) -> None:
-        headers = {"type": event["type"], "messageId": event["messageId"], "writeKey": event["writeKey"]}
-        message = {
-            "topic": self._topic(event),
-            "key": self._key(event).encode(),
-            "value": to_json(event).encode(),
-            "headers": {name: value.encode() for name, value in headers.items()},
-        }
-        if self._producer is None:
-            self._producer = self._library.Producer(self._config, logger=_log)
-
-        def report(error: Any, _message: Any) -> None:
-            if error is not None:
-                failures.append((event, self._judge(self._library.KafkaException(error))))
-
-        try:
-            self._producer.produce(**message, on_delivery=report)
-        except BufferError:  # librdkafka's own queue is full
-            self._producer.flush(self._timeout_s())
-            self._producer.produce(**message, on_delivery=report)
-
-    def _wait_for_all(self) -> None:
-        if self._producer is None:
+    def bury(self, record: Record, reason: str) -> None:
+        """Put a dead letter on the topic for them, if there is one. Raises `RetryLater`."""
+        if self._dead_letters is None:
             return
-        try:
-            left = self._producer.flush(self._timeout_s() + _GRACE_S)
-        except self._library.KafkaException as error:  # from now on, all that this producer is asked raises
-            self._close()
-            raise self._judge(error) from error
-        if left:
-            self._close()
-            raise RetryLater("the brokers did not answer in time")
+        batch = _Batch([record])
+        self._produce_all(batch, self._dead_letters, [("reason", reason[:_MOST_OF_A_REASON])])
+        self._wait(batch)
+        refused = self._sort_out(batch) + batch.undelivered.take_rejected()
+        for _, why in refused:
+            self._lines.log(logging.WARNING, "dead letter topic %s refused an event: %s", self._dead_letters, why)
+        batch.undelivered.raise_if_any()
 
-    def _judge(self, error: Exception) -> PixelError:
-        """What an error means for its event."""
-        if not isinstance(error, self._library.KafkaException):
-            return Rejected(f"{type(error).__name__}: {error}")  # the event's topic, key or JSON could not be made
-        reason = error.args[0]
-        if reason.fatal() or reason.name() == "_FATAL":
-            return RetryLater(f"the producer failed for good, and is built anew: {reason.str()}")
-        if reason.name() in _TOO_LARGE:
-            return Rejected(f"{reason.name()}: {reason.str()}")
-        if reason.name() in _WRONG_TOPIC:
-            return RetryLater(f"{reason.name()}: {reason.str()}", after=WRONG_TOPIC_RETRY_S, hold=True)
-        return RetryLater(f"{reason.name()}: {reason.str()}")
-
-    def _raise_for(self, failures: list[tuple[Event, PixelError]]) -> None:
-        for _, error in failures:
-            if isinstance(error, RetryLater):
-                self._close()  # of no use any more if the error was fatal, and cheap to build anew if not
-                raise error
-        if failures:
-            raise Rejected(str(failures[0][1]), events=[event for event, _ in failures])
-
-    def _timeout_s(self) -> float:
-        return float(self._config["message.timeout.ms"]) / 1000
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the producer, and of what it has not delivered."""
         producer, self._producer = self._producer, None
-        if producer is not None:
-            with suppress(self._library.KafkaException):  # it may have failed for good
-                producer.purge()
-                producer.flush(1)
+        # One that was built before a fork stays as it is, for ever: its threads are not here, and its end would hang.
+        if producer is None or self._pid != os.getpid():
+            return
+        is_lost = True
+        with suppress(self._library.KafkaException):  # it may have failed for good
+            producer.purge()
+            is_lost = producer.flush(_GRACE_S) > 0
+        for batch in self._under_way:
+            batch.producer, batch.is_lost = None, is_lost
+        self._under_way.clear()
+        ctypes.pythonapi.Py_DecRef(ctypes.py_object(producer))
+
+    def _ready(self) -> Any:
+        if self._producer is None or self._pid != os.getpid():
+            config = self._config | {"error_cb": self._on_error}
+            self._producer, self._pid = self._library.Producer(config, logger=self._lines), os.getpid()
+            self._topics.clear()
+            self._under_way.clear()
+            # Only `close` may end it, not the end of a process that was forked meanwhile.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+        return self._producer
+
+    def _produce_all(self, batch: "_Batch", topic: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Hand a batch to the producer. What cannot be handed over is noted."""
+        producer = batch.producer = self._ready()
+        self._under_way.append(batch)
+        topic_of = self._topic if topic is None else topic
+        for number, record in enumerate(batch.records):
+            try:
+                topic = topic_of(record.event) if callable(topic_of) else topic_of
+                if topic not in self._topics:
+                    self._look_for(topic)
+                message = {
+                    "topic": topic,
+                    "value": record.text,
+                    "key": record.visitor if self._key is None else self._key(record.event),
+                    "timestamp": milliseconds(record.received_at),
+                    "headers": [
+                        *_SAME_HEADERS,
+                        ("type", record.type),
+                        ("messageId", record.message_id),
+                        ("writeKey", record.write_key),
+                        *headers,
+                    ],
+                    "on_delivery": batch.report,
+                }
+                try:
+                    producer.produce(**message)
+                except BufferError:  # librdkafka's own queue is full
+                    producer.flush(self._timeout_s)
+                    producer.produce(**message)
+            except self._library.KafkaException as error:  # by librdkafka itself, so it is about this one
+                reason = error.args[0]
+                if reason.name() in _REFUSED:
+                    batch.undelivered.reject(record, f"{_said(reason)} ({self._size_limit()})")
+                    continue
+                trouble = self._judge(reason, topic or "")
+            except BufferError:
+                trouble = RetryLater("librdkafka's queue is full, and does not empty", cause="timeout")
+            except Exception as error:  # of a callable, or of what it returned
+                batch.undelivered.reject(record, f"{type(error).__name__}: {error}")
+                continue
+            else:
+                continue
+            if trouble.hold:
+                batch.undelivered.retry([record], trouble)
+            else:
+                batch.undelivered.retry(batch.records[number:], trouble)
+                return
+
+    def _look_for(self, topic: str) -> None:
+        """Ask the brokers for a topic before the first event: they answer at once, where an event would time out."""
+        try:
+            error = self._producer.list_topics(topic, METADATA_TIMEOUT_S).topics[topic].error
+        except self._library.KafkaException:
+            self._producer.poll(0)  # brings what `_on_error` is told
+            raise
+        if error is not None and error.name() in _WRONG_TOPIC:
+            raise self._library.KafkaException(error)
+        if len(self._topics) >= _MOST_TOPICS:
+            self._topics.clear()
+        self._topics.add(topic)
+
+    def _finish(self, batch: "_Batch") -> None:
+        """Wait for a batch. Raises `RetryLater` or `Rejected`, by name."""
+        self._wait(batch)
+        self._deliver_apart([record for record, _ in self._sort_out(batch)], batch.undelivered)
+        batch.undelivered.raise_if_any()
+
+    def _wait(self, batch: "_Batch") -> None:
+        """Return when all is acknowledged or has failed: an outage fails what is still under way, too."""
+        end = time.monotonic() + self._timeout_s + _GRACE_S
+        try:
+            while batch.producer is not None and batch.producer.flush(_SLICE_S):
+                if time.monotonic() > end or any(_is_outage(error) for error, _, _ in batch.failures):
+                    break
+            if any(_is_outage(error) for error, _, _ in batch.failures) or time.monotonic() > end:
+                # Younger events must not overtake those that failed; and some brokers never take this producer again.
+                self.close()
+        except self._library.KafkaException as error:  # from now on, all that this producer is asked raises
+            batch.undelivered.retry(batch.records, self._judge(error.args[0]))
+        if batch.is_lost:
+            lost = RetryLater("the producer ended while these events were under way")
+            batch.undelivered.retry(batch.records, lost)
+        if batch in self._under_way:
+            self._under_way.remove(batch)
+
+    def _sort_out(self, batch: "_Batch") -> list[tuple[Record, str]]:
+        """Note what failed. Returns what brokers refused: each may be at fault, or another of its record batch."""
+        if not batch.failures:
+            self._troubles.clear()
+            return []
+        refused = []
+        by_value = {record.text.encode(): record for record in batch.records}
+        for error, topic, value in batch.failures:
+            if error.name() in _REFUSED:
+                refused.append((by_value[value], _said(error)))
+            else:
+                batch.undelivered.retry([by_value[value]], self._judge(error, topic))
+        return refused
+
+    def _deliver_apart(self, refused: Sequence[Record], undelivered: Undelivered) -> None:
+        """Deliver again what was refused, in halves, until the events at fault are alone, and rejected."""
+        middle = (len(refused) + 1) // 2
+        for half in filter(None, (refused[:middle], refused[middle:])):
+            if undelivered.outage is not None:
+                undelivered.retry(half, undelivered.outage)
+                continue
+            batch = _Batch(half, undelivered)
+            self._produce_all(batch)
+            self._wait(batch)
+            again = self._sort_out(batch)
+            if again and len(half) == 1:
+                undelivered.reject(*again[0])
+            else:
+                self._deliver_apart([record for record, _ in again], undelivered)
+
+    def _judge(self, reason: Any, topic: str = "") -> RetryLater:
+        """What an error that is no event's fault means."""
+        if reason.fatal() or reason.name() == "_FATAL":
+            self.close()
+            return RetryLater(f"the producer failed for good, and is built anew: {reason.str()}")
+        if reason.name() in _WRONG_TOPIC:
+            self._topics.clear()
+            message = f"topic {topic!r}: {_said(reason)}"
+            return RetryLater(message, after=WRONG_TOPIC_RETRY_S, hold=True, cause=_WRONG_TOPIC[reason.name()])
+        for name, (cause, text) in _TROUBLE.items():
+            if name in self._troubles:
+                detail = self._troubles[name]
+                if cause == "all_brokers_down":  # whose own text only counts them
+                    detail = self._troubles.get("_TRANSPORT", detail)
+                return RetryLater(f"{text}: {detail}", cause=cause)
+        if reason.name() in _TIMEOUTS:
+            return RetryLater(f"the brokers did not acknowledge in time ({reason.name()})", cause="timeout")
+        return RetryLater(_said(reason))
+
+    def _on_error(self, error: Any) -> None:
+        """Keep what librdkafka says while it tries again by itself: each message only ever says that it timed out."""
+        self._troubles[error.name()] = _AFTER.sub("", error.str())
+
+    def _size_limit(self) -> str:
+        return f"message.max.bytes is {self._config.get('message.max.bytes', 1_000_000)}"
 
     def _check_config(self) -> None:
         try:
-            self._library.Producer(self._config, logger=_log)
+            self._library.Producer(self._config, logger=self._lines)
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0]
             said = reason.str() if hasattr(reason, "str") else str(reason)
@@ -175,3 +330,61 @@ class Kafka(Destination):
             raise ConfigurationError.must_be(
                 "config", f"options librdkafka takes ({said})", sorted(self._config)
             ) from error
+
+
+class _Batch:
+    """Records under way, and what failed of them: error, topic, value."""
+
+    def __init__(self, records: Sequence[Record], undelivered: Undelivered | None = None) -> None:
+        self.records = records
+        self.undelivered = Undelivered() if undelivered is None else undelivered
+        self.producer: Any = None
+        self.is_lost = False  # the producer is gone, and did not say what became of them
+        self.failures: list[tuple[Any, str, bytes]] = []
+
+    def report(self, error: Any, message: Any) -> None:
+        """Called by librdkafka, for each message that failed."""
+        if error is not None:
+            self.failures.append((error, message.topic(), message.value()))
+
+
+class _OneAMinute:
+    """Takes librdkafka's log lines as a logger would, and passes on one a minute of each kind: it repeats itself."""
+
+    def __init__(self) -> None:
+        self._logged_at: dict[str, float] = {}
+
+    def log(self, level: int, message: str, *args: Any) -> None:
+        """Pass on a line, as a warning at most: librdkafka tries again by itself."""
+        kind, now = args[0], time.monotonic()
+        if now - self._logged_at.get(kind, -LOG_EVERY_S) >= LOG_EVERY_S:
+            self._logged_at[kind] = now
+            _log.log(logging.INFO if kind in _HARMLESS else min(level, logging.WARNING), message, *args)
+
+
+_HARMLESS = ("GETPID",)  # "Failed to acquire idempotence PID ... retrying", once after a broker's start
+_SAME_HEADERS = (("content-type", "application/json"), ("schemaVersion", SCHEMA_VERSION))
+
+
+_AFTER = re.compile(r" \(after \d+ms in state \w+\)")  # differs each time, where a reason should stay the same
+
+
+def _is_outage(error: Any) -> bool:
+    return error.name() not in _REFUSED and error.name() not in _WRONG_TOPIC
+
+
+def _said(error: Any) -> str:
+    return f"{error.name()}: {error.str()}"
+
+
+def milliseconds(received_at: str) -> int:
+    """A `receivedAt` as Kafka's timestamp; 0, which is the moment of sending, if it is none."""
+    try:
+        return _second(received_at[:19]) + int(received_at[20:23])
+    except ValueError:
+        return 0
+
+
+@lru_cache(maxsize=64)
+def _second(text: str) -> int:
+    return int(datetime.fromisoformat(f"{text}+00:00").timestamp()) * 1000

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -54,8 +54,8 @@ class RudderStack(RecordDestination):
         """The write key: one that the data plane does not know must not hold back the others."""
         return record.write_key
 
-    def begin(self, records: Sequence[Record]) -> Callable[[], Any]:
-        """Return once the data plane has answered for all records; what is returned raises what it refused."""
+    def deliver(self, records: Sequence[Record]) -> None:
+        """Return once the data plane has stored all. Raises `RetryLater` or `Rejected`, by name."""
         undelivered = Undelivered()
         now = datetime.now(UTC)
         by_key: dict[str, list[Part]] = {}
@@ -71,7 +71,7 @@ class RudderStack(RecordDestination):
                 post_in_bodies(parts, lambda some, key=write_key: self._post(key, some), undelivered)  # type: ignore[misc]
         except RetryLater as error:  # the data plane is down: what follows would only wait for it, too
             undelivered.retry([record for _, parts in waiting for record, _ in parts], error)
-        return undelivered.raise_if_any
+        undelivered.raise_if_any()
 
     def close(self) -> None:
         """Close the connection."""
