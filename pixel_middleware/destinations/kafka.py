@@ -50,7 +50,10 @@ _SLICE_S = 0.2  # how long a failure may wait until it is looked at
 _MOST_TOPICS = 10_000
 _MOST_OF_A_REASON = 1000
 _TIMEOUTS = ("_MSG_TIMED_OUT", "_TIMED_OUT", "_PURGE_QUEUE", "_PURGE_INFLIGHT", "_TRANSPORT", "REQUEST_TIMED_OUT")
-_REFUSED = ("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_TIMESTAMP", "POLICY_VIOLATION")
+_REFUSED = (
+    *("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_TIMESTAMP", "POLICY_VIOLATION"),
+    "_INVALID_DIFFERENT_RECORD",  # the others of a record batch, where the broker said which one was at fault
+)
 _WRONG_TOPIC = {
     "UNKNOWN_TOPIC_OR_PART": "topic_missing",
     "_UNKNOWN_TOPIC": "topic_missing",
