@@ -1,85 +1,132 @@
-"""Events a second through the outbox into a broker, against plain produce(); and the latency of a put meanwhile.
+"""Events a second from the event log into Kafka, against plain produce(); and the latency of a put meanwhile.
 
-The broker is the one of the tests: it keeps all in memory, on the same two cores.
+Three brokers of Apache Kafka where Java and Maven are, and else the small broker of the tests; on the same two cores.
 """
 
 import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import broker as brokers
+import kafka_cluster
 from confluent_kafka import Producer
 from durability import an_event
 from measure import Result
-from processes import reserved_port
+from processes import free_port, until_up
 
 from pixel_middleware.destinations import Kafka
-from pixel_middleware.destinations.kafka import DEFAULTS
+from pixel_middleware.destinations.kafka import DEFAULTS, milliseconds
 from pixel_middleware.events import to_json
-from pixel_middleware.sinks import Outbox, SQLite
+from pixel_middleware.sinks import EventLog
 
-COUNT = 20_000
-ROUNDS = 3
+COUNT = 60_000
+ROUNDS = 5
+BATCH = 2000
 
 
 def results():
-    with reserved_port() as port:
-        broker = brokers.Broker(port)
+    with brokers() as cluster:
+        cluster.create("events")
+        yield from throughput(cluster)
+        yield from latency(cluster)
+
+
+@contextmanager
+def brokers():
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = small_broker() if kafka_cluster.missing() else kafka_cluster.Cluster(folder)
         try:
-            broker.create("events")
-            yield from throughput(broker)
-            yield from latency(broker)
+            yield cluster
         finally:
-            broker.kill()
+            cluster.close()
 
 
-def throughput(broker):
-    rates = {"plain": [], "drain": [], "whole": []}
-    for _ in range(ROUNDS):
-        rates["plain"].append(plain(broker))
-        drain, whole = through_the_outbox(broker)
-        rates["drain"].append(drain)
-        rates["whole"].append(whole)
+def small_broker():
+    import broker
+
+    port = free_port()
+    one = broker.Broker(port)
+    until_up(port)
+    one.close = one.kill
+    return one
+
+
+def throughput(cluster):
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path = f"{folder}/events.db"
+        events = [an_event() for _ in range(COUNT)]
+        log = EventLog(path)
+        log.put_many(events)
+        log.close()
+        rates = {"plain": [], "drain": [], "whole": []}
+        for number in range(ROUNDS):
+            rates["plain"].append(plain(cluster, events))
+            rates["drain"].append(drain(cluster, path))
+            rates["whole"].append(whole(cluster, f"{folder}/whole{number}.db", events))
     rate = {name: median(taken) for name, taken in rates.items()}
-    peer = "plain produce(), acks=all, idempotent"
-    yield Result("Kafka: outbox to broker", peer, rate["drain"], rate["plain"], None, "events/s", True)
+    peer = "plain produce(), same settings, key and headers"
+    yield Result("Kafka: event log to broker", peer, rate["drain"], rate["plain"], 0.4, "events/s", True)
     yield Result("Kafka: put, stored, sent, 32 threads", peer, rate["whole"], rate["plain"], None, "events/s", True)
 
 
-def plain(broker):
-    producer = Producer(DEFAULTS | {"bootstrap.servers": broker.address})
-    values = [to_json(an_event()).encode() for _ in range(COUNT)]
+def plain(cluster, events):
+    """Of what is already encoded: nobody could be faster with this producer."""
+    producer = Producer(DEFAULTS | {"bootstrap.servers": cluster.address})
+    messages = [
+        {
+            "value": to_json(event).encode(),
+            "key": event["anonymousId"].encode(),
+            "timestamp": milliseconds(event["receivedAt"]),
+            "headers": [
+                ("content-type", b"application/json"),
+                ("schemaVersion", b"1"),
+                ("type", event["type"].encode()),
+                ("messageId", event["messageId"].encode()),
+                ("writeKey", event["writeKey"].encode()),
+            ],
+        }
+        for event in events
+    ]
+    producer.produce("events", b"{}")  # connects
+    producer.flush()
     started = time.perf_counter()
-    for value in values:
-        producer.produce("events", value)
+    for message in messages:
+        producer.produce("events", **message)
         producer.poll(0)
     producer.flush()
     return COUNT / (time.perf_counter() - started)
 
 
-def through_the_outbox(broker):
-    """(events/s of sending what was stored before, events/s from the first put to the last acknowledgement)"""
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        kafka = Kafka("events", {"bootstrap.servers": broker.address})
-        outbox = Outbox(f"{folder}/outbox.db", kafka, batch_size=2000)
-        events = [an_event() for _ in range(COUNT)]
-        outbox.start = lambda: None  # store first
-        put_all(outbox, events)
-        del outbox.start
-        started = time.perf_counter()
-        outbox.flush(600)
-        drained = time.perf_counter() - started
-        started = time.perf_counter()
-        put_all(outbox, events)
-        outbox.flush(600)
-        whole = time.perf_counter() - started
-        outbox.close()
-    return COUNT / drained, COUNT / whole
+def drain(cluster, path):
+    """Events/s of sending what was stored before."""
+    log = EventLog(path, {"lake": Kafka("events", {"bootstrap.servers": cluster.address})}, batch_size=BATCH)
+    log.rewind("lake", since="9999")
+    log(an_event())  # connects
+    log.flush(60)
+    started = time.perf_counter()
+    count = log.rewind("lake")
+    log.flush(600)
+    taken = time.perf_counter() - started
+    log.close()
+    return count / taken
+
+
+def whole(cluster, path, events):
+    """Events/s from the first put to the last acknowledgement."""
+    log = EventLog(path, {"lake": Kafka("events", {"bootstrap.servers": cluster.address})}, batch_size=BATCH)
+    log(an_event())
+    log.flush(60)
+    started = time.perf_counter()
+    put_all(log, events)
+    log.flush(600)
+    taken = time.perf_counter() - started
+    log.close()
+    return COUNT / taken
 
 
 def put_all(sink, events, threads=32):
@@ -94,19 +141,20 @@ def put_all(sink, events, threads=32):
         thread.join()
 
 
-def latency(broker):
-    """The p99 of a put at 500 a second, in seconds: into SQLite alone, with the broker up, and with it down."""
+def latency(cluster):
+    """The p99 of a put at 500 a second, in seconds: into the log alone, with the brokers up, and with them hanging."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        alone = p99(SQLite(f"{folder}/alone.db"))
-        outbox = Outbox(f"{folder}/outbox.db", Kafka("events", {"bootstrap.servers": broker.address}))
-        up = p99(outbox)
-        broker.pause()
-        down = p99(outbox)
-        broker.resume()
-        outbox.flush(600)
-        outbox.close()
-    yield Result("Kafka: p99 of a put, broker up", "SQLite alone", up, alone, None, "ms")
-    yield Result("Kafka: p99 of a put, broker down", "broker up", down, up, None, "ms")
+        alone = p99(EventLog(f"{folder}/alone.db"))
+        log = EventLog(f"{folder}/events.db", {"lake": Kafka("events", {"bootstrap.servers": cluster.address})})
+        up = p99(log)
+        nodes = kafka_cluster.NODES if isinstance(cluster, kafka_cluster.Cluster) else ()
+        cluster.pause(*nodes)
+        down = p99(log)
+        cluster.resume(*nodes)
+        log.flush(600)
+        log.close()
+    yield Result("Kafka: p99 of a put, brokers up", "event log alone", up, alone, None, "ms")
+    yield Result("Kafka: p99 of a put, brokers hanging", "brokers up", down, up, None, "ms")
 
 
 def p99(sink, seconds=4, rate=500):
