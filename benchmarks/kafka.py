@@ -17,7 +17,7 @@ import kafka_cluster
 from confluent_kafka import Producer
 from durability import an_event
 from measure import Result
-from processes import free_port, until_up
+from processes import reserved_port
 
 from pixel_middleware.destinations import Kafka
 from pixel_middleware.destinations.kafka import DEFAULTS, milliseconds
@@ -38,20 +38,18 @@ def results():
 
 @contextmanager
 def brokers():
-    with tempfile.TemporaryDirectory() as folder:
-        cluster = small_broker() if kafka_cluster.missing() else kafka_cluster.Cluster(folder)
+    with tempfile.TemporaryDirectory() as folder, reserved_port() as port:
+        cluster = small_broker(port) if kafka_cluster.missing() else kafka_cluster.Cluster(folder)
         try:
             yield cluster
         finally:
             cluster.close()
 
 
-def small_broker():
+def small_broker(port):
     import broker
 
-    port = free_port()
     one = broker.Broker(port)
-    until_up(port)
     one.close = one.kill
     return one
 

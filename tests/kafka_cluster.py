@@ -10,15 +10,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import uuid
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from pausing import pause
-from processes import free_port
+from processes import PATIENCE_S, Program, reserved_port, until
 
 VERSION = "3.9.1"
 JARS = Path(os.environ.get("PIXEL_KAFKA_JARS", Path.home() / ".cache" / "pixel-middleware" / f"kafka-{VERSION}"))
@@ -28,7 +27,6 @@ POM = f"""<project><modelVersion>4.0.0</modelVersion>
 <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version>
 </dependency></dependencies></project>"""
 NODES = (1, 2, 3)
-PATIENCE_S = 120
 
 
 def missing():
@@ -65,7 +63,10 @@ class Cluster:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.id = uuid.uuid4().hex[:22]
-        self.ports = {node: {name: free_port() for name in ("plain", "secure", "controller")} for node in NODES}
+        self._reservations = ExitStack()
+        reserve = self._reservations.enter_context
+        uses = ("plain", "secure", "controller")
+        self.ports = {node: {use: reserve(reserved_port()) for use in uses} for node in NODES}
         self.address = ",".join(f"127.0.0.1:{self.ports[node]['plain']}" for node in NODES)
         self.secure_address = ",".join(f"127.0.0.1:{self.ports[node]['secure']}" for node in NODES)
         self._processes = {}
@@ -127,12 +128,8 @@ class Cluster:
         home = self.folder / str(node)
         memory = ["-Xms192m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         with (home / "output.log").open("a") as log:
-            self._processes[node] = subprocess.Popen(
-                ["java", *memory, "-cp", f"{JARS}/*", "kafka.Kafka", str(home / "server.properties")],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            command = ["java", *memory, "-cp", f"{JARS}/*", "kafka.Kafka", home / "server.properties"]
+            self._processes[node] = Program(command, stdout=log, stderr=log)
 
     def kill(self, *nodes):
         """SIGKILL."""
@@ -147,6 +144,7 @@ class Cluster:
             self._processes[node].send_signal(how)
         for node in nodes:
             self._processes[node].wait(PATIENCE_S)
+            self._processes[node].end()
 
     def pause(self, *nodes):
         """They hang: connections stay, and nothing is answered."""
@@ -158,21 +156,17 @@ class Cluster:
             self._processes[node].send_signal(signal.SIGCONT)
 
     def close(self):
-        self.resume(*self._processes)
-        self.kill(*self._processes)
+        for process in self._processes.values():
+            process.send_signal(signal.SIGKILL)
+            process.end()
+        self._reservations.close()
 
     def admin(self):
         return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
 
     def until_all_are_up(self):
         """Return once each broker answers for itself, and leads or follows in step wherever it should."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            if all(self._is_up(node) for node in NODES) and self._in_sync():
-                return
-            time.sleep(0.3)
-        logs = "\n".join((self.folder / str(node) / "output.log").read_text()[-2000:] for node in NODES)
-        raise TimeoutError(f"the cluster does not come up: {logs}")
+        until(lambda: all(map(self._is_up, NODES)) and self._in_sync(), "a cluster whose brokers are all in sync")
 
     def _is_up(self, node):
         try:
@@ -193,10 +187,7 @@ class Cluster:
         new = NewTopic(topic, partitions, 3, config=settings)
         admin = self.admin()  # whose end would end what it does
         admin.create_topics([new])[topic].result(PATIENCE_S)
-        deadline = time.monotonic() + PATIENCE_S
-        while not all(self._knows(node, topic, partitions) for node in NODES):
-            assert time.monotonic() < deadline, f"not every broker knows topic {topic}"
-            time.sleep(0.1)
+        until(lambda: all(self._knows(node, topic, partitions) for node in NODES), f"brokers that all know {topic!r}")
 
     def _knows(self, node, topic, partitions):
         address = f"127.0.0.1:{self.ports[node]['plain']}"
@@ -205,17 +196,28 @@ class Cluster:
         leaders = [partition.leader for partition in seen.topics[topic].partitions.values()]
         return len(leaders) == partitions and all(leader > 0 for leader in leaders)
 
-    def consume(self, topic, count):
-        """All messages of a topic: `count`, unless nothing comes for ten seconds, and whatever is there beyond."""
-        consumer = Consumer(
-            {"bootstrap.servers": self.address, "group.id": "tests", "enable.auto.commit": False, "log_level": 0}
-        )
-        seen = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in seen])
-        messages, quiet = [], 0
-        while quiet < (2 if len(messages) >= count else 50):
-            some = [message for message in consumer.consume(10_000, timeout=0.2) if message.error() is None]
-            messages += some
-            quiet = 0 if some else quiet + 1
+    def consume(self, topic):
+        """All messages that a topic has now."""
+        options = {"bootstrap.servers": self.address, "group.id": "tests", "enable.auto.commit": False, "log_level": 0}
+        consumer = Consumer(options)
+        starts, messages = [], []
+        ends = {}
+        for number in consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions:
+            partition = TopicPartition(topic, number)
+            first, ends[number] = consumer.get_watermark_offsets(partition, timeout=PATIENCE_S)
+            starts.append(TopicPartition(topic, number, first))
+            if first == ends[number]:
+                del ends[number]
+        consumer.assign(starts)
+
+        def are_here():
+            for message in consumer.consume(10_000, timeout=0.2) if ends else []:
+                if message.error() is None:
+                    messages.append(message)
+                    if message.offset() + 1 >= ends.get(message.partition(), float("inf")):
+                        del ends[message.partition()]
+            return not ends
+
+        until(are_here, f"the messages of {topic!r}")
         consumer.close()
         return messages
