@@ -202,8 +202,14 @@ def test_a_url_says_the_destination(receiver, make_event):
 
 
 def test_a_destinations_name_is_its_host_or_is_given():
-    urls = ("kafka://h1:9092,h2/t", "https://h", "lake=kafka://h1/t", "webhook+https://h/?a=b")
-    assert [named(url)[0] for url in urls] == ["h1", "h", "lake", "h"]
+    urls = ("kafka://h1:9092,h2:9092/t", "https://h", "lake=kafka://h1/t", "webhook+https://hook/?a=b")
+    assert list(named(urls)) == ["h1", "h", "lake", "hook"]
+
+
+def test_a_bad_name_is_refused_and_no_secret_repeated():
+    with pytest.raises(ConfigurationError, match="forward_to must be NAME=URL") as caught:
+        named(["=kafka://h/t?sasl.password=hunter2"])
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
