@@ -17,7 +17,7 @@ from processes import PATIENCE_S, until, until_up
 from pixel_middleware import ConfigurationError, Rejected, RetryLater
 from pixel_middleware.destinations import Kafka, from_url
 from pixel_middleware.destinations import kafka as kafka_module
-from pixel_middleware.destinations.base import Record
+from pixel_middleware.destinations.base import Record, RecordDestination, Undelivered
 from pixel_middleware.sinks import EventLog
 
 confluent_kafka = pytest.importorskip("confluent_kafka", reason="confluent-kafka is not installed")
@@ -447,3 +447,28 @@ def test_librdkafkas_lines_are_logged_once_a_minute_and_kind_as_warnings_at_most
 )
 def test_the_timestamp_is_that_of_the_arrival_if_there_is_one(received_at, expected):
     assert kafka_module.milliseconds(received_at) == expected
+
+
+def test_delivery_reports_of_successes_do_no_harm(broker, kafka, make_event):
+    kafka(delivery_report_only_error=False).send([make_event("e")])
+    assert len(broker.consume(TOPIC)) == 1
+
+
+def test_what_was_refused_waits_if_the_brokers_go_away_while_it_is_sorted_out(kafka, make_event):
+    undelivered = Undelivered()
+    first, *rest = [Record.of(make_event(str(number))) for number in range(3)]
+    undelivered.retry([first], RetryLater("the brokers did not acknowledge in time", cause="timeout"))
+    kafka()._deliver_apart(rest, undelivered)
+    with pytest.raises(RetryLater, match="did not acknowledge in time") as caught:
+        undelivered.raise_if_any()
+    assert (caught.value.events, caught.value.cause) == ([first, *rest], "timeout")
+
+
+def test_an_error_of_another_kind_is_said_by_librdkafkas_name(kafka):
+    error = kafka()._judge(confluent_kafka.KafkaError(confluent_kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED))
+    assert (str(error), error.cause) == ("CLUSTER_AUTHORIZATION_FAILED: Broker: Cluster authorization failed", "other")
+
+
+def test_a_destination_of_records_needs_a_way_to_deliver_them():
+    with pytest.raises(NotImplementedError):
+        RecordDestination().send([])
