@@ -13,7 +13,7 @@ from pixel_middleware.sinks import EventLog
 
 log = EventLog(
     os.environ["LOG"],
-    dict(map(named, os.environ["FORWARD_TO"].split())),
+    named(os.environ["FORWARD_TO"].split()),
     batch_size=int(os.environ.get("BATCH_SIZE", "500")),
     retry_min_s=0.01,
     retry_max_s=0.1,

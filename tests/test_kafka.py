@@ -210,8 +210,8 @@ def test_killed_workers_cost_nothing(broker, start, tmp_path, worker, new_port):
         *("-m", "gunicorn", "collecting_app:app", f"--workers={WORKERS}", "--preload", "-k", *worker),
         "--graceful-timeout=3",
         f"--bind=127.0.0.1:{port}",
-        OUTBOX=str(path),
-        FORWARD_TO=address,
+        LOG=str(path),
+        FORWARD_TO=f"plane={address}",
         BATCH_SIZE=str(BATCH_SIZE),
     )
     until_up(port, server)
