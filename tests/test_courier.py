@@ -640,6 +640,22 @@ def test_a_failure_behind_which_a_batch_is_under_way_delivers_all_the_others_onc
     assert (rig.stats["lag"], rig.stats["held"] + rig.stats["dead"], rig.destination.in_flight) == (0, 1, 0)
 
 
+def test_a_batch_that_cannot_even_begin_repeats_nothing_of_what_it_delivered(make_rig, make_events):
+    class Stumbling(Ahead):
+        def begin(self, records):
+            if len(self.batches) >= 3 and not self.buried:
+                self.buried.append("once")
+                self.batches.append([record.name for record in records[:6]])
+                raise RetryLater("no room", events=records[6:])
+            return super().begin(records)
+
+    rig = make_rig(Stumbling(), batch_size=10)
+    rig.put(*make_events(*range(100)))
+    for _ in range(10):
+        rig.rounds()
+    assert sorted(rig.destination.sent, key=int) == [str(number) for number in range(100)]
+
+
 def test_what_is_under_way_is_finished_when_the_courier_stops(make_rig, make_events):
     rig = make_rig(Ahead(), batch_size=10)
     rig.put(*make_events(*range(40)))

@@ -149,7 +149,8 @@ class Courier:
         if head and is_calm:
             try:
                 self._flight = (head, self._destination.begin(head))
-            except BaseException:
+            except BaseException as error:
+                self._delivery.failure(head, error)
                 is_calm = False
         if flight is not None:
             batch, end = flight

@@ -85,7 +85,7 @@ class Delivery:
         try:
             end = self._destination.begin(records)
         except BaseException as error:
-            return self._failure(records, error)
+            return self.failure(records, error)
         return self.end(records, end)
 
     def end(self, records: list[Record], end: Callable[[], object]) -> Failure | None:
@@ -93,11 +93,12 @@ class Delivery:
         try:
             end()
         except BaseException as error:
-            return self._failure(records, error)
+            return self.failure(records, error)
         self._took(records)
         return None
 
-    def _failure(self, records: list[Record], error: BaseException) -> Failure:
+    def failure(self, records: list[Record], error: BaseException) -> Failure:
+        """What a request that raised did not deliver; what it did is taken note of."""
         failure = failure_of(records, error)
         if len(failure.records) < len(records):
             at_fault = set(map(id, failure.records))
