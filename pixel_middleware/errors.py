@@ -83,6 +83,7 @@ class RetryLater(PixelError):
 
     `after` is when to try again, in seconds; `None` leaves it to the log. With `hold`, the trouble is these lanes'
     alone (a write key that the destination does not know, say): they are set aside, and the others go on.
+    With `unclear`, it may be an event's fault after all: the log finds out at once, as for any other exception.
     `events` names those that were not delivered, and the others of the batch then count as delivered; none named means
     that none was delivered. `cause` is the trouble in a fixed word, for metrics.
     """
@@ -93,12 +94,14 @@ class RetryLater(PixelError):
         *,
         after: float | None = None,
         hold: bool = False,
+        unclear: bool = False,
         events: Sequence[Any] = (),
         cause: str = "other",
     ) -> None:
         super().__init__(message)
         self.after = after
         self.hold = hold
+        self.unclear = unclear
         self.events = events
         self.cause = cause
 

@@ -4,6 +4,7 @@ import builtins
 import json
 import socket
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -11,12 +12,14 @@ import pytest
 from dataplane import DataPlane
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import PATIENCE_S, until
 
 from pixel_middleware import ConfigurationError, Rejected, RetryLater
 from pixel_middleware import events as events_module
 from pixel_middleware.destinations import RudderStack, http
 from pixel_middleware.destinations.base import Record
 from pixel_middleware.destinations.rudderstack import as_sent, moved_on
+from pixel_middleware.sinks import EventLog
 from pixel_middleware.wire.printable import is_blank
 
 NOW = datetime(2026, 2, 3, 10, 0, tzinfo=UTC)
@@ -389,3 +392,33 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 def test_it_names_its_address_without_secrets():
     assert str(RudderStack("https://user:hunter2@plane.example/?key=hunter2")) == "https://plane.example/"
+
+
+@pytest.mark.parametrize("status", [400, 403, 406, 413, 415, 422, 431, 500])
+def test_an_event_that_something_before_the_data_plane_refuses_does_not_stop_those_behind_it(
+    tmp_path, make_event, status
+):
+    def firewall(write_key, batch):
+        return (status, {}) if any(event["event"] == "<script>" for event in batch) else None
+
+    with DataPlane(firewall) as plane, closing(EventLog(tmp_path / "e.db", {"it": RudderStack(plane.url)})) as log:
+        log(make_event("first"))
+        log.put_many(make_event(name) for name in ["<script>", *map(str, range(50))])
+        until(lambda: len(plane.stored) >= 51, "all good events")
+        assert sorted(event["event"] for event in plane.stored) == sorted(["first", *map(str, range(50))])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
+def test_an_outage_with_any_status_buries_nothing(tmp_path, make_event, status):
+    answers = {"status": status}
+    with DataPlane(lambda key, batch: (answers["status"], {}) if answers["status"] else None) as plane:
+        destinations = {"it": RudderStack(plane.url)}
+        with closing(EventLog(tmp_path / "e.db", destinations, retry_min_s=0.001, retry_max_s=0.002)) as log:
+            log.put_many(make_event(str(number)) for number in range(20))
+            is_held = status in (401, 404)  # and asked again after a minute
+            until(lambda: len(plane.requests) >= (1 if is_held else 40), "many tries")
+            assert log.stats()["destinations"]["it"]["dead"] == 0
+            answers["status"] = None
+            if not is_held:
+                assert log.flush(PATIENCE_S)
+                assert sorted(int(event["event"]) for event in plane.stored) == list(range(20))

@@ -191,7 +191,9 @@ class Undelivered:
             raise Rejected(_joined(reasons), events=records)
         else:
             return
-        raise RetryLater(_joined(reasons), after=after, hold=worst.hold, events=records, cause=worst.cause)
+        raise RetryLater(
+            _joined(reasons), after=after, hold=worst.hold, unclear=worst.unclear, events=records, cause=worst.cause
+        )
 
 
 def _joined(reasons: Sequence[str]) -> str:

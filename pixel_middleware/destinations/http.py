@@ -157,6 +157,9 @@ def seconds_of(retry_after: str | None) -> float | None:
         return None
 
 
+NOBODYS_FAULT = (408, 429, 502, 503, 504)
+"""Statuses of a server that is busy, or of a proxy that does not reach it."""
+
 Part = tuple[Record, bytes]
 """A record, and what stands for it in a body."""
 
@@ -200,9 +203,13 @@ def _fitting(parts: Sequence[Part], start: int) -> int:
 def refusal(
     status: int, text: str, retry_after: float | None, *, never: Sequence[int], hold: bool
 ) -> RetryLater | Rejected:
-    """What an answer that is no success means; `hold` is for what is wrong with the lane or the configuration."""
+    """What an answer that is no success means. With `hold`, 401 and 404 speak of the lane, and not of the destination.
+
+    Some answers are known to be nobody's fault. Of all others (a firewall's 403 for one event, say) it is not clear.
+    """
     message = f"HTTP {status}: {text}"
     if status in never:
         return Rejected(message)
-    passing = status in (408, 429) or status >= 500
-    return RetryLater(message, after=retry_after, hold=hold and not passing, cause=f"http_{status}")
+    is_unclear = status not in (401, 404, *NOBODYS_FAULT)
+    is_held = hold and status in (401, 404)
+    return RetryLater(message, after=retry_after, hold=is_held, unclear=is_unclear, cause=f"http_{status}")

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 
 from pixel_middleware.destinations.base import Destination, Record
-from pixel_middleware.errors import RetryLater
 from pixel_middleware.sinks.delivery import PATIENT_ROUNDS, Delivery
-from pixel_middleware.sinks.failures import Down, Failure, after_of, text_of
+from pixel_middleware.sinks.failures import Down, Failure, after_of, is_nobodys_fault, text_of
 from pixel_middleware.sinks.lanes import FIRST_HOLD_S, Lanes
 from pixel_middleware.sinks.ledger import BEAT_S, Ledger
 from pixel_middleware.sinks.positions import OTHERS, Positions
@@ -52,7 +51,7 @@ class Courier:
         self._ledger.open(0, -1)
         self._not_before = 0.0
         self._clock = 0.0
-        self._is_later = True  # the last failed round was so by `RetryLater`
+        self._is_later = True  # the last failed round was nobody's fault
         self._flight: tuple[list[Record], Callable[[], object]] | None = None
         self._is_calm = False  # nothing failed in the last round: a batch may begin while another is under way
 
@@ -249,7 +248,7 @@ class Courier:
         after = after_of(error)
         ceiling = min(self._retry_max_s, self._retry_min_s * 2.0 ** min(self._delivery.failures, 30))
         self._delivery.failures += 1
-        self._is_later = isinstance(error, RetryLater)
+        self._is_later = is_nobodys_fault(error)
         if after is not None:
             return after
         return random.uniform(self._retry_min_s, ceiling)  # jitter: many hosts must not come back at once

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from pixel_middleware.destinations.base import Destination, Record
-from pixel_middleware.errors import Rejected, RetryLater
-from pixel_middleware.sinks.failures import Down, Failure, failure_of, text_of
+from pixel_middleware.errors import Rejected
+from pixel_middleware.sinks.failures import Down, Failure, failure_of, is_nobodys_fault, text_of
 from pixel_middleware.sinks.lanes import UNTRIED, Lanes
 from pixel_middleware.sinks.ledger import Ledger
 from pixel_middleware.sinks.positions import Positions
 
 NEW_LANES_S = 0.5  # of a round, for lanes that were never accepted
 MOST_TRIES = 8  # of an event that fails alone
-PATIENT_ROUNDS = 5  # that end in `RetryLater`, before it may be an event's fault
+PATIENT_ROUNDS = 5  # that fail by nobody's fault, before it may be an event's all the same
 _CONTROL_EVERY = 16  # failures alone, between two requests that show that the destination is up
 
 
@@ -174,7 +174,7 @@ class Delivery:
             self._isolate(lane, records, error)
 
     def _is_patient_with(self, error: BaseException) -> bool:
-        return isinstance(error, RetryLater) and self.failures < PATIENT_ROUNDS
+        return is_nobodys_fault(error) and self.failures < PATIENT_ROUNDS
 
     def judge_later(self) -> None:
         """Lanes that failed for now are sick if anything else got through, and else the destination is down."""
@@ -192,7 +192,7 @@ class Delivery:
             if failure is None:
                 self._lanes.accept(lane)
             else:
-                self._settle_first(lane, first, failure.error)
+                self._settle_first(lane, failure)
             break
         for lane in [lane for lane, group in lanes.items() if not group or self._lanes.of(lane).hold_s]:
             self._ledger.set_back(lanes.pop(lane), lane, self._lanes.of(lane).reason)
@@ -203,7 +203,7 @@ class Delivery:
             first, records = records[0], records[1:]
             failure = self.send([first]) if records else Failure([first], error, False)
             if failure is not None:
-                self._settle_first(lane, first, failure.error)
+                self._settle_first(lane, failure)
                 if self._lanes.of(lane).hold_s:
                     self._ledger.set_back(records, lane, self._lanes.of(lane).reason)
                     return
@@ -211,12 +211,13 @@ class Delivery:
                 self._lanes.accept(lane)
         self._search(lane, records)
 
-    def _settle_first(self, lane: str, record: Record, error: BaseException) -> None:
+    def _settle_first(self, lane: str, failure: Failure) -> None:
         """Decide about one record that failed alone before anything got through. Raises `Down`."""
+        (record,), error, _ = failure
         if isinstance(error, Rejected):
             self._bury(record, lane, text_of(error))
-        elif isinstance(error, RetryLater) and error.hold:
-            self._lanes.hold(lane, Failure([record], error, False))
+        elif failure.holds:
+            self._lanes.hold(lane, failure)
         elif self._is_patient_with(error) or not self._control(record):
             raise Down(error)
         else:
@@ -249,7 +250,7 @@ class Delivery:
                 rest, bad = rest[size:], max(0, bad - size)
                 continue
             error = failure.error
-            if isinstance(error, RetryLater) and (error.hold or self._is_patient_with(error)):
+            if failure.holds or self._is_patient_with(error):
                 left = [*failure.records, *rest[size:]]
                 self._settle(lane, Failure(left, error, True))
                 return
@@ -325,6 +326,6 @@ class Delivery:
         elif isinstance(failure.error, Rejected):
             self._bury(record, lane, text_of(failure.error))
         else:
-            if not isinstance(failure.error, RetryLater):  # it may be at fault: the next to be asked is another one
+            if not failure.is_nobodys_fault:  # it may be at fault: the next to be asked is another one
                 self._suspect_first(record, lane, failure.error)
             self._lanes.hold(lane, Failure([], failure.error, False))

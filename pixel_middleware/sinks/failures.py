@@ -21,6 +21,11 @@ class Failure(NamedTuple):
         """Whether it is the trouble of these records' lanes alone."""
         return isinstance(self.error, RetryLater) and self.error.hold is True
 
+    @property
+    def is_nobodys_fault(self) -> bool:
+        """Whether the destination says that no event is to blame."""
+        return is_nobodys_fault(self.error)
+
 
 class Down(Exception):
     """The destination takes nothing now, and this is what it says."""
@@ -46,6 +51,11 @@ def failure_of(records: list[Record], error: BaseException) -> Failure:
         except Exception:  # whatever a destination of the user's has put there
             named = []
     return Failure(named or records, error, bool(named))
+
+
+def is_nobodys_fault(error: BaseException) -> bool:
+    """Whether an error says that no event is to blame."""
+    return isinstance(error, RetryLater) and error.unclear is not True
 
 
 def text_of(error: BaseException) -> str:
