@@ -51,7 +51,7 @@ urlpatterns = [path("", shop)]
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("event"), event["messageId"], "by", event["anonymousId"], flush=True)
+    print(event["type"], event.get("event"), event.get("messageId"), "by", event.get("anonymousId"), flush=True)
 
 
 application = PixelMiddleware(get_wsgi_application(), collect, processors=[verify_signature(KEYS)])

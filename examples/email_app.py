@@ -50,7 +50,7 @@ def shop(environ, start_response):
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("event"), event["messageId"], "by", event["anonymousId"], flush=True)
+    print(event["type"], event.get("event"), event.get("messageId"), "by", event.get("anonymousId"), flush=True)
 
 
 app = PixelMiddleware(shop, collect, processors=[verify_signature(KEYS)])

@@ -49,7 +49,7 @@ def shop():
 
 
 def collect(event: Event) -> None:
-    print(event["type"], event.get("event"), event["messageId"], "by", event["anonymousId"], flush=True)
+    print(event["type"], event.get("event"), event.get("messageId"), "by", event.get("anonymousId"), flush=True)
 
 
 app.wsgi_app = PixelMiddleware(app.wsgi_app, collect, processors=[verify_signature(KEYS)])
