@@ -29,9 +29,13 @@ MACROS = {
 
 
 def request_of(config, name, count, **page):
-    """The URL that AMP requests: it puts encoded values in for variables and macros; an unknown variable is empty."""
+    """The URL that AMP requests by a configuration."""
+    return expand(config["requestOrigin"] + config["requests"][name]["baseUrl"], count, **page)
+
+
+def expand(url, count, **page):
+    """What AMP makes of a URL: it puts encoded values in for variables and macros; an unknown variable is empty."""
     known = VARIABLES | MACROS | page | {"requestCount": str(count)}
-    url = config["requestOrigin"] + config["requests"][name]["baseUrl"]
     names = re.compile(r"\$\{(\w+)\}|\b(" + "|".join(sorted(MACROS, key=len, reverse=True)) + r")\b")
     return names.sub(lambda found: quote(known.get(found[1] or found[2], ""), safe=""), url)
 
@@ -180,3 +184,18 @@ def test_its_query_has_the_pixels_limits(make_client):
     for query, reason in (("a" * 32769, "query_too_long"), ("a&" * 1001, "too_many_parameters")):
         assert client.get(f"/pixel/v1/amp.json?{query}", status=400).headers["X-Pixel-Error"] == reason
     assert client.app.stats()["rejected"] == {"query_too_long": 1, "too_many_parameters": 1}
+
+
+def test_the_docs_own_configuration_sends_images_that_are_events(client, events):
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "amp.md").read_text("utf-8")
+    blocks = re.findall(r"<script type=\"application/json\">(.*?)</script>", page, re.DOTALL)
+    of_ours, of_its_own = (json.loads(block) for block in blocks)
+    assert of_ours["triggers"] == of_its_own["triggers"]
+    assert of_its_own["transport"] == {"beacon": False, "xhrpost": False, "image": True}
+    for count in (1, 2):
+        url = expand(of_its_own["requests"]["track"].replace("CLIENT_ID(visitor)", "amp-1"), count)
+        client.get(url.removeprefix("https://example.com"), status=200)
+    assert [(event["event"], event["anonymousId"], event["context"]["page"]["title"]) for event in events] == [
+        ("Click", "amp-1", "Ä title")
+    ] * 2
+    assert len({event["messageId"] for event in events}) == 2
