@@ -4,42 +4,44 @@
       <script type="application/json">{"vars": {"writeKey": "YOUR WRITE KEY", "pageName": "Home"}}</script>
     </amp-analytics>
 
-It sends what RudderStack's AMP SDK sends, and a `messageId`. AMP says `${name}` for its variables:
-https://amp.dev/documentation/components/amp-analytics
+Its events are those of RudderStack's AMP SDK, with a `messageId` that no two of them share. What AMP puts in for names:
+https://github.com/ampproject/amphtml/blob/main/docs/spec/amp-var-substitutions.md
 """
 
 import json
 from typing import Any
 from urllib.parse import quote
 
-_BASE = {
+# Names in capitals are AMP's macros; `${...}` are variables that the page sets, and AMP's own request counter. AMP
+# expands a macro once, and encodes what it stands for. It expands a variable twice: a page called `RANDOM` would get a
+# number for its title, and `News(#1)` would go out with its parentheses as they are, and cut the URL at `#`.
+_IDS = {
     "writeKey": "${writeKey}",
     # PAGE_VIEW_ID alone is one of 10,000. The counter makes two clicks two URLs, which browsers would load
-    # once otherwise, and a repeated request recognisable.
-    "messageId": "${pageViewId64}-${requestCount}",
+    # once otherwise. Two tags of one page share the page view, and each counts from one: hence RANDOM.
+    "messageId": "PAGE_VIEW_ID_64-${requestCount}-RANDOM",
     "anonymousId": "${anonymousId}",
+}
+
+_PAGE = {"name": "${pageName}"}
+
+_TRACK = {"event": "${eventName}"}
+
+_CONTEXT = {
     "context.library.name": "Rudderstack%20AMP%20SDK",
     "context.library.version": "1.0.0",
     "context.platform": "AMP",
-    "context.locale": "${browserLanguage}",
-    "context.userAgent": "${userAgent}",
-    "context.page.path": "${canonicalPath}",
-    "context.page.url": "${canonicalUrl}",
-    "context.page.referrer": "${documentReferrer}",
-    "context.page.title": "${title}",
-    "context.screen.width": "${screenWidth}",
-    "context.screen.height": "${screenHeight}",
+    "context.locale": "BROWSER_LANGUAGE",
+    "context.userAgent": "USER_AGENT",
+    "context.screen.width": "SCREEN_WIDTH",
+    "context.screen.height": "SCREEN_HEIGHT",
+    # The mapping copies these to a page's `properties`. If they stood here twice, a title that is not ASCII would make
+    # the request line of an ordinary article longer than gunicorn takes.
+    "context.page.path": "CANONICAL_PATH",
+    "context.page.url": "CANONICAL_URL",
+    "context.page.referrer": "DOCUMENT_REFERRER",
+    "context.page.title": "TITLE",
 }
-
-_PAGE = {
-    "properties.path": "${canonicalPath}",
-    "properties.url": "${canonicalUrl}",
-    "properties.referrer": "${documentReferrer}",
-    "properties.title": "${title}",
-    "name": "${pageName}",
-}
-
-_TRACK = {"event": "${eventName}"}
 
 
 def configuration(origin: str, path: str) -> bytes:
@@ -53,12 +55,14 @@ def configuration(origin: str, path: str) -> bytes:
         "triggers": {"pageView": {"on": "visible", "request": "page"}},
         "transport": {"beacon": False, "xhrpost": False, "image": True},
         # A visitor who comes from an AMP cache keeps the anonymous id on the publisher's own pages.
-        "linkers": {"rudderstack": {"ids": {"rs_amp_id": "${anonymousId}"}, "proxyOnly": False}},
+        # AMP ignores a linker that is not enabled by name.
+        "linkers": {"rudderstack": {"enabled": True, "ids": {"rs_amp_id": "${anonymousId}"}, "proxyOnly": False}},
         "cookies": {"rl_anonymous_id": {"value": "LINKER_PARAM(rudderstack, rs_amp_id)"}},
     }
     return json.dumps(config, indent=2).encode()
 
 
 def _request(path: str, parameters: dict[str, str]) -> dict[str, str]:
-    query = "&".join(f"{name}={value}" for name, value in (_BASE | parameters).items())
+    # What the endpoint cannot do without stands before the page's own texts, whatever AMP makes of those.
+    query = "&".join(f"{name}={value}" for name, value in (_IDS | parameters | _CONTEXT).items())
     return {"baseUrl": f"{path}?{query}"}
