@@ -11,6 +11,8 @@ EXTRAS = {
     "cli": ["click>=8.1", "tqdm>=4.60", "urllib3>=2.0", "waitress>=3.0"],
     # destinations.Kafka
     "kafka": ["confluent-kafka>=2.5"],
+    # `pixel-middleware export --to events.parquet`
+    "parquet": ["pyarrow>=15"],
     # watch.metrics
     "prometheus": ["prometheus-client>=0.20"],
     # destinations.RudderStack
@@ -30,7 +32,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["pixel_middleware", "pixel_middleware.*"]),
-    package_data={"pixel_middleware": ["py.typed", "watch/live.html"]},
+    package_data={"pixel_middleware": ["py.typed", "commands/report.html", "watch/live.html"]},
     python_requires=">=3.11",
     install_requires=["WebOb>=1.8.8"],
     extras_require=EXTRAS,

@@ -4,8 +4,10 @@ import logging
 
 import click
 
+from pixel_middleware.commands.export import export
 from pixel_middleware.commands.log import log
 from pixel_middleware.commands.replay import replay
+from pixel_middleware.commands.report import report
 from pixel_middleware.commands.serve import serve
 from pixel_middleware.commands.tail import tail
 
@@ -17,5 +19,5 @@ def cli() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
 
 
-for command in (serve, tail, log, replay):
+for command in (serve, tail, log, report, export, replay):
     cli.add_command(command)

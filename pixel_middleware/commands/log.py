@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 
 from pixel_middleware.commands.sending import send_all
 from pixel_middleware.commands.terminal import (
+    Moment,
     bad_parameters,
     clear_errors,
     destinations_of,
@@ -24,7 +24,6 @@ from pixel_middleware.commands.terminal import (
     size,
 )
 from pixel_middleware.destinations import Destination
-from pixel_middleware.events import timestamp
 from pixel_middleware.sinks import EventLog, positions, soundness
 from pixel_middleware.sinks.eventlog import HUNG_S, DestinationStats, stats
 from pixel_middleware.sinks.retention import DEFAULT_BYTES, pinned_share, unclaimed
@@ -261,20 +260,6 @@ def discard(path: Path, destination: str | None, lane: str | None, id_: int | No
             left = stats(store)["destinations"][name]["held"]
             still = f"; {left:,} are held, and still tried (--held)" if left and not held else ""
             click.echo(f"{printable(name)}: {events(count)} discarded{still}")
-
-
-class Moment(click.ParamType[str]):
-    """An ISO date, with a time or without; in UTC unless it says otherwise."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
-        """As `receivedAt` has it."""
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no moment like 2026-01-02 or 2026-01-02T03:04:05+02:00", param, context)
-        return timestamp(moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC))
 
 
 @log.command()

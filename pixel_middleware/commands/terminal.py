@@ -6,6 +6,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import click
 
 from pixel_middleware.destinations import Destination, named
 from pixel_middleware.errors import ConfigurationError, StorageError
+from pixel_middleware.events import timestamp
 from pixel_middleware.sinks import EventLog, JSONLines, positions, soundness
 from pixel_middleware.sinks.eventlog import stats
 from pixel_middleware.sinks.files import sink_to
@@ -50,6 +52,20 @@ FORWARD_TO = click.option(
     callback=destinations_of,
     help=f"Send the events on, to {DESTINATIONS}; may be given several times. NAME is the host otherwise.",
 )
+
+
+class Moment(click.ParamType[str]):
+    """An ISO date, with a time or without; in UTC unless it says otherwise."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
+        """As `receivedAt` has it."""
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no moment like 2026-01-02 or 2026-01-02T03:04:05+02:00", param, context)
+        return timestamp(moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC))
 
 
 @contextmanager

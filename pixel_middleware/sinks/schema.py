@@ -6,6 +6,15 @@ from pixel_middleware.errors import StorageError
 
 APPLICATION_ID = 0x7069786C  # "pixl"; `file events.db` shows it
 
+CAMPAIGN = "coalesce(nullif(event ->> '$.properties.campaign', ''), nullif(event ->> '$.context.campaign.name', ''))"
+"""The campaign of an event, in SQL; NULL if it has none."""
+
+_CLIENT = """
+            event ->> '$.context.ip' AS ip,
+            event ->> '$.context.userAgent' AS user_agent,
+            event ->> '$.context.locale' AS locale
+""".strip()
+
 _STEPS = (
     (
         """
@@ -89,6 +98,56 @@ _STEPS = (
         """,
     ),
     ("CREATE TABLE secrets (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",),
+    (
+        f"""
+        CREATE VIEW pages AS SELECT
+            id, received_at, write_key, message_id,
+            event ->> '$.anonymousId' AS anonymous_id,
+            event ->> '$.userId' AS user_id,
+            name,
+            event ->> '$.properties.url' AS url,
+            event ->> '$.properties.path' AS path,
+            event ->> '$.properties.title' AS title,
+            event ->> '$.properties.referrer' AS referrer,
+            {CAMPAIGN} AS campaign,
+            {_CLIENT},
+            event -> '$.properties' AS properties
+        FROM events WHERE type = 'page'
+        """,
+        f"""
+        CREATE VIEW tracks AS SELECT
+            id, received_at, write_key, message_id,
+            event ->> '$.anonymousId' AS anonymous_id,
+            event ->> '$.userId' AS user_id,
+            name,
+            event ->> '$.context.page.url' AS url,
+            {CAMPAIGN} AS campaign,
+            {_CLIENT},
+            event -> '$.properties' AS properties
+        FROM events WHERE type = 'track'
+        """,
+        """
+        CREATE VIEW visitors AS SELECT
+            visitor,
+            min(received_at) AS first_seen,
+            max(received_at) AS last_seen,
+            count(*) AS events,
+            count(DISTINCT message_id) AS messages,
+            count(*) FILTER (WHERE type = 'page') AS pages,
+            count(*) FILTER (WHERE type = 'track') AS tracks
+        FROM events GROUP BY visitor
+        """,
+        f"""
+        CREATE VIEW campaigns AS SELECT
+            {CAMPAIGN} AS campaign,
+            min(received_at) AS first_seen,
+            max(received_at) AS last_seen,
+            count(*) AS events,
+            count(DISTINCT visitor) AS visitors,
+            count(DISTINCT message_id) AS messages
+        FROM events WHERE {CAMPAIGN} IS NOT NULL GROUP BY 1
+        """,
+    ),
 )
 """What each version added to the one before. A new file takes all steps, an older one those that it lacks."""
 
