@@ -112,3 +112,13 @@ def test_who_is_told_of_refusals_cannot_change_an_answer(make_client, caplog):
 
     make_client(refused=careless).get("/pixel/v1/track?writeKey=k&anonymousId=a", status=400)
     assert "refused= failed: ZeroDivisionError" in caplog.text
+
+
+def test_keep_days_takes_old_ones(tmp_path):
+    path = tmp_path / "events.db"
+    with closing(EventLog(path)) as log:
+        for at in (time.time() - 3 * 86400, time.time()):
+            log.refused(Refusal(at, "rejected", str(at)))
+        until(lambda: len(kept(log)) == 2, "two rows")
+    with closing(EventLog(path, keep_days=2)) as log:
+        assert kept(log) == [(str(at),)]

@@ -5,7 +5,9 @@ import logging
 import click
 
 from pixel_middleware.commands.export import export
+from pixel_middleware.commands.forget import forget
 from pixel_middleware.commands.log import log
+from pixel_middleware.commands.prune import prune
 from pixel_middleware.commands.replay import replay
 from pixel_middleware.commands.report import report
 from pixel_middleware.commands.serve import serve
@@ -19,5 +21,5 @@ def cli() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
 
 
-for command in (serve, tail, log, report, export, replay):
+for command in (serve, tail, log, report, export, prune, forget, replay):
     cli.add_command(command)

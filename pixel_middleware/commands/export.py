@@ -1,12 +1,10 @@
 """`pixel-middleware export`: events of a log as a file that other programs read."""
 
-import csv
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from io import TextIOWrapper
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -95,16 +93,23 @@ def _replaced(target: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _json_lines(file: BinaryIO) -> Iterator[Write]:
-    yield lambda rows: file.write("".join(f"{event}\n" for _, event in rows).encode()) and None
+    def write(rows: Sequence[Row]) -> None:
+        file.write("".join(f"{event}\n" for _, event in rows).encode())
+
+    yield write
 
 
 @contextmanager
 def _csv(file: BinaryIO) -> Iterator[Write]:
-    text = TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    yield writer.writerows
-    text.detach()
+    def line(row: Sequence[Any]) -> str:
+        # The csv module looks at each letter, which takes three times as long.
+        return '"' + '","'.join(["" if cell is None else str(cell).replace('"', '""') for cell in row]) + '"\r\n'
+
+    def write(rows: Sequence[Row]) -> None:
+        file.write("".join(map(line, rows)).encode())
+
+    file.write(line(tuple(COLUMNS)).encode())
+    yield write
 
 
 @contextmanager
@@ -125,7 +130,7 @@ def _parquet(file: BinaryIO) -> Iterator[Write]:
 
     def write(rows: Sequence[Row]) -> None:
         arrays = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
-        arrays["received_at"] = tuple(map(datetime.fromisoformat, arrays["received_at"]))
+        arrays["received_at"] = tuple(map(_moment, arrays["received_at"]))
         batches.append(pyarrow.record_batch(arrays, schema))
         if sum(map(len, batches)) >= ROW_GROUP or sum(batch.nbytes for batch in batches) >= ROW_GROUP_BYTES:
             flush()
@@ -134,3 +139,10 @@ def _parquet(file: BinaryIO) -> Iterator[Write]:
         yield write
         if batches:
             flush()
+
+
+def _moment(received_at: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(received_at).replace(tzinfo=UTC)
+    except ValueError:  # a processor's idea of a moment; the event has it
+        return None

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import click
 
 from pixel_middleware.commands.terminal import Moment, log_at
-from pixel_middleware.sinks.reports import GROUPS, Counts, refusals, report as report_of
+from pixel_middleware.sinks.reports import GROUPS, Counts, refusals
+from pixel_middleware.sinks.reports import report as report_of
 from pixel_middleware.sinks.selection import Selection
 from pixel_middleware.sinks.store import Store
 from pixel_middleware.wire.printable import printable
@@ -36,7 +37,9 @@ class Table(NamedTuple):
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--by", default="day", show_default=True, type=click.Choice([*GROUPS, "reason"]), help="What to count by.")
+@click.option(
+    "--by", default="day", show_default=True, type=click.Choice([*GROUPS, "reason"]), help="What to count by."
+)
 @click.option("--since", type=Moment(), help="Only what was received at this moment or later, like 2026-01-31.")
 @click.option("--until", type=Moment(), help="Only what was received before this moment.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -118,9 +121,13 @@ def _text(table: Table, on_terminal: bool) -> str:
     most = max((row[0] for _, row in shown), default=0)
     bars = ["", *(_bar(row[0], most) if on_terminal else "" for _, row in shown), ""]
     texts = [
-        (label if len(label) <= widths[0] else label[: widths[0] - 1] + "…").ljust(widths[0])
-        + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
-        + f"  {bar}".rstrip()
+        "  ".join(
+            [
+                (label if len(label) <= widths[0] else label[: widths[0] - 1] + "…").ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)),
+                bar,
+            ]
+        ).rstrip()
         for (label, *cells), bar in zip(lines, bars, strict=True)
     ]
     if on_terminal and (more := _more(table, shown)):
@@ -130,7 +137,7 @@ def _text(table: Table, on_terminal: bool) -> str:
 
 def _bar(count: int, most: int) -> str:
     eighths = round(count / most * BAR * 8) if most else 0
-    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def _html(path: Path, table: Table, since: str | None, until: str | None) -> str:

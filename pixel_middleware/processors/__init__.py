@@ -12,6 +12,16 @@ the event. What needs an extra is imported by its own path: `processors.opens` (
 from pixel_middleware.processors.convert import convert
 from pixel_middleware.processors.privacy import anonymize_ip, drop_ip, honor_dnt, honor_gpc
 from pixel_middleware.processors.signed import verify_signature
+from pixel_middleware.processors.suppression import suppress
 from pixel_middleware.processors.visitors import daily_visitor
 
-__all__ = ["anonymize_ip", "convert", "daily_visitor", "drop_ip", "honor_dnt", "honor_gpc", "verify_signature"]
+__all__ = [
+    "anonymize_ip",
+    "convert",
+    "daily_visitor",
+    "drop_ip",
+    "honor_dnt",
+    "honor_gpc",
+    "suppress",
+    "verify_signature",
+]

@@ -1,9 +1,13 @@
 """A sink that appends to a file of JSON Lines, on disk before it returns."""
 
+import errno
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import IO, BinaryIO
 
 from pixel_middleware.errors import StorageError
 from pixel_middleware.events import Event, to_json
@@ -44,6 +48,37 @@ class JSONLines:
         """The messageIds of all events in the file; half a line has none."""
         with open(self._file.path, encoding="utf-8", errors="replace") as lines:  # a power cut may halve a letter
             return {message_id for line in lines if (message_id := _message_id(line))}
+
+    def take_out(self, is_meant: Callable[[bytes], bool]) -> int:
+        """Replace the file by one without the lines for which `is_meant(line)`; how many those were.
+
+        Whoever appends meanwhile waits only for the end of it, and loses nothing. Raises `OSError`; then the file is
+        as it was. Not for a file that is rotated at the same time.
+        """
+        path = self._file.path
+        with (
+            open(path, "rb") as lines,
+            tempfile.NamedTemporaryFile(dir=os.path.dirname(path) or ".", prefix=".forget-", delete=False) as kept,
+        ):
+            try:
+                count = _copy(lines, kept, is_meant, whole=True)
+                self._file.take_turn(wait=True)
+                try:
+                    if not os.path.samestat(os.fstat(lines.fileno()), os.stat(path)):
+                        raise OSError(errno.EAGAIN, "it was rotated meanwhile; try again")
+                    count += _copy(lines, kept, is_meant, whole=False)
+                    kept.flush()
+                    os.fchmod(kept.fileno(), os.fstat(lines.fileno()).st_mode & 0o777)
+                    os.fsync(kept.fileno())
+                    os.replace(kept.name, path)
+                    _flush_directory_of(path)
+                finally:
+                    self._file.end_turn()
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(kept.name)
+                raise
+        return count
 
     def close(self) -> None:
         """Close the file; another event opens it again."""
@@ -155,6 +190,20 @@ class _File(forks.ForkAware):
 
 def _line(event: Event) -> bytes:
     return to_json(event).encode() + b"\n"
+
+
+def _copy(lines: BinaryIO, to: IO[bytes], is_meant: Callable[[bytes], bool], *, whole: bool) -> int:
+    """Copy lines but for those that are meant, and count these. With `whole`, stop before half a line."""
+    count = 0
+    while line := lines.readline():
+        if whole and not line.endswith(b"\n"):
+            lines.seek(-len(line), os.SEEK_CUR)  # somebody is writing it
+            break
+        if is_meant(line):
+            count += 1
+        else:
+            to.write(line)
+    return count
 
 
 def _message_id(line: str) -> str:

@@ -123,11 +123,13 @@ class Retention:
             self._given_up = 0
 
     def trim_old(self, connection: sqlite3.Connection) -> None:
-        """Take away events older than `keep_days` that may go, 10,000 at most; the next call takes the next."""
+        """Take away refusals older than `keep_days`, and events that may go: 10,000 at most, and then the next call."""
         self._aged_at = time.monotonic()
         if self._keep_days is None:
             return
-        before = timestamp(datetime.now(UTC) - timedelta(days=self._keep_days))
+        moment = datetime.now(UTC) - timedelta(days=self._keep_days)
+        connection.execute("DELETE FROM refusals WHERE at < ?", (moment.timestamp(),))
+        before = timestamp(moment)
         floor = _floor(connection)
         oldest = "SELECT id, received_at FROM events WHERE id <= ? ORDER BY id LIMIT 10000"
         rows = connection.execute(oldest, ((1 << 62) if floor is None else floor,)).fetchall()

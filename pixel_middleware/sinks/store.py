@@ -123,6 +123,26 @@ class Store(forks.ForkAware):
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot use {self.path}: {error}") from error
 
+    def empty_wal(self, *, rebuild: bool = False) -> bool:
+        """Write the write-ahead log back and cut it to nothing; whether no reader of old pages was in the way.
+
+        With `rebuild`, all pages are written anew first (VACUUM), so that none holds a byte of what was deleted: it
+        takes as much disk as the file again, and all who write wait for it. Raises `StorageError`.
+        """
+        forks.notice(self)
+        try:
+            self.take_turn(wait=True)
+            try:
+                with self._writing:
+                    connection = self._opened()
+                    if rebuild:
+                        connection.execute("VACUUM")
+                    return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self.end_turn()
+        except (sqlite3.Error, OSError, Busy) as error:
+            raise StorageError(f"cannot use {self.path}: {error}") from error
+
     def change_mark(self) -> tuple[int, ...]:
         """Differs from an earlier one if another process may have written since. Costs two calls of the system."""
         marks: list[int] = []
@@ -170,6 +190,7 @@ class Store(forks.ForkAware):
         try:
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
             connection.execute("PRAGMA synchronous = FULL")  # NORMAL loses commits at a power cut
+            connection.execute("PRAGMA secure_delete = ON")  # as Debian's SQLite does anyway: deleted bytes are zeroed
             version = schema.version_of(connection)
             if version < schema.VERSION:
                 _begin(connection)
