@@ -22,7 +22,7 @@ from processes import PATIENCE_S, until
 from pixel_middleware import Rejected, RetryLater
 from pixel_middleware.commands import cli, terminal
 from pixel_middleware.destinations import Destination
-from pixel_middleware.sinks import EventLog, positions
+from pixel_middleware.sinks import EventLog, positions, schema
 
 COMMAND = [sys.executable, "-m", "pixel_middleware", "log"]
 REFUSED = "HTTP 400: no such luck"
@@ -123,7 +123,7 @@ def test_json_is_one_object_with_all_of_it(mixed):
     assert seen.pop("bytes") / 2**30 == seen.pop("full")
     assert 0 < seen.pop("pinned") < 0.001
     assert seen == {
-        "version": 2,
+        "version": schema.VERSION,
         "events": 4,
         "max_bytes": 2**30,
         "lanes_on_hold": 1,
@@ -563,7 +563,7 @@ def test_a_destination_that_the_log_does_not_have_is_an_error_that_names_those_i
 
 
 def test_check_says_that_a_log_is_sound(mixed):
-    assert invoke(mixed, "check").output == f"{mixed} is sound: version 2, 4 events\n"
+    assert invoke(mixed, "check").output == f"{mixed} is sound: version {schema.VERSION}, 4 events\n"
 
 
 @pytest.mark.parametrize(

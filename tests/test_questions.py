@@ -10,7 +10,9 @@ import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
+import duckdb
 import pytest
 from chromium import browse, needs_chromium
 from click.testing import CliRunner
@@ -19,7 +21,7 @@ from pyarrow import parquet
 from pixel_middleware import events as events_module
 from pixel_middleware.commands.cli import cli
 from pixel_middleware.events import Refusal
-from pixel_middleware.sinks import EventLog, reports
+from pixel_middleware.sinks import EventLog, JSONLines, reports
 
 COMMAND = [sys.executable, "-m", "pixel_middleware"]
 
@@ -338,3 +340,64 @@ def test_parquet_says_what_to_install(path, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr == "Error: export to Parquet needs pyarrow: pip install 'pixel-middleware[parquet]'\n"
+
+
+ASK = (Path(__file__).parents[1] / "docs" / "how-to" / "ask.md").read_text("utf-8")
+
+ANSWERS = [
+    [(2,)],
+    [("week-47", 3, 2), ("week-46", 1, 1)],
+    [("/shop", 1, 1)],
+    [("2026-11-02", 1, 12.5)],
+    [("ann",)],
+    [("ann", "2026-11-01T08:00:00.000Z", "2026-11-02T07:00:00.000Z")],
+    [("week-47", 2), ("week-46", 1)],
+    [(datetime(2026, 11, 2, tzinfo=UTC), 12.5)],
+]
+
+
+@pytest.fixture
+def asked(tmp_path, make_event, monkeypatch):
+    """The directory of a log for which the recipes of the docs have answers."""
+    monkeypatch.chdir(tmp_path)
+    visit = events_module.Visit("192.0.2.1", "tests")
+    sent = {"writeKey": "k", "anonymousId": "bob", "name": "Shop", "properties": {"path": "/shop"}}
+    page = events_module.make_event("page", sent, visit)
+    opens = [("ann", "week-47"), ("ann", "week-47"), ("bob", "week-47"), ("bob", "week-46")]
+    events = [
+        *(make_event("Email Opened", anonymousId=who, properties={"campaign": mail}) for who, mail in opens),
+        page,
+        make_event("Order Completed", anonymousId="ann", properties={"total": "12.5"}),
+    ]
+    moments = ["01T08:00", "01T08:01", "01T08:02", "01T08:03", "01T08:04", "02T07:00"]
+    with closing(EventLog("events.db")) as log:
+        for event, moment in zip(events, moments, strict=True):
+            log(event | {"receivedAt": f"2026-11-{moment}:00.000Z"})
+    return tmp_path
+
+
+def test_recipes_in_sql_have_these_answers(asked, pixel):
+    pixel("export", "events.db", "--to", "events.parquet")
+    duck = duckdb.connect()
+    duck.execute("SET TimeZone = 'UTC'")
+    with closing(sqlite3.connect("events.db")) as log:
+        answers = [
+            (duck if ".parquet" in query else log).execute(query).fetchall()
+            for query in re.findall(r"```sql\n(.*?)```", ASK, re.DOTALL)
+        ]
+    assert answers == ANSWERS
+
+
+@pytest.mark.parametrize("page", ["ask", "privacy"])
+def test_commands_in_the_guides_work(asked, run, page, make_event):
+    with closing(JSONLines("old.jsonl")) as lines:
+        lines(make_event())
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / f"{page}.md").read_text("utf-8")
+    commands = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONDEVMODE": ""}
+    done = run(["sh", "-e", "-c", commands], env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    if page == "ask":
+        assert re.search(r"^week-47 +2$", done.stdout, re.MULTILINE)
+        assert "0 events in events-2.parquet; the last id is 6" in done.stdout
+        assert "6 events in november.csv" in done.stdout
