@@ -1,25 +1,34 @@
-"""Events won back from a web server's access log: a pixel request is whole in its line.
+"""Events recovered from a web server's access log: a pixel request is whole in its line.
 
 Reads nginx's and Apache's combined format (and common, without the referer and the user agent), nginx in JSON, and
-either gzipped. An event made twice of the same line has the same `messageId`.
+either gzipped. Each line becomes a request again, and takes the way that a request takes: the endpoint's. An event made
+twice of the same line has the same `messageId`.
 """
 
 import gzip
 import hashlib
 import json
 import re
+import sqlite3
+import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast, get_args
-from urllib.parse import quote
+from typing import Any, BinaryIO, NamedTuple, cast
+from urllib.parse import quote, unquote_to_bytes
+from wsgiref.types import WSGIEnvironment
 
-from pixel_middleware.errors import BadPixel
-from pixel_middleware.events import Event, Kind, Visit, as_uuid, make_event, timestamp
-from pixel_middleware.wire.mapping import map_query
+from webob import Request
+
+from pixel_middleware.endpoint import Endpoint
+from pixel_middleware.events import MIRRORED_PAGE_FIELDS, Event, Refusal, as_uuid, timestamp
+from pixel_middleware.sinks import EventLog, JSONLines
+
+SAME_S = 2.0  # a server logs a request when it has been answered, and whole seconds
+LONGEST_LINE = 1 << 20  # bytes; servers take requests of some 8 KiB
 
 _PART = re.compile(r'([^"\\]*(?:\\.[^"\\]*)*)(?:"|$)')  # up to a quotation mark that is not escaped
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(.))")
@@ -53,21 +62,38 @@ class Replay:
     Args:
         prefix: where the pixels were.
         statuses: lines with another status are left out, since their client was not told 200.
-        known: the messageIds that are stored already; those events are left out.
+        known: what is stored already; such events are left out, once for each that is stored.
+        since, until: only lines of this period, in the form of `receivedAt`; the end is not part of it.
+        options: those of `PixelMiddleware`, such as `write_keys` and `processors`. A `userId` may stand in for the
+            `anonymousId` unless they say otherwise: the collector had accepted it.
+
+    Raises `ConfigurationError`.
     """
 
     def __init__(
-        self, prefix: str = "/pixel/v1", statuses: Collection[int] = (200,), known: Iterable[str] = ()
+        self,
+        prefix: str = "/pixel/v1",
+        statuses: Collection[int] = (200,),
+        known: "Known | None" = None,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        **options: Any,
     ) -> None:
         self.counts: Counter[str] = Counter()
-        prefix = quote(prefix)
-        self._marker = f"{prefix}/".encode()
-        self._kinds: dict[str, Kind] = {
-            f"{prefix}/{kind}{suffix}": kind for kind in get_args(Kind) for suffix in ("", ".gif")
-        }
+        self._marker = f"{quote(prefix)}/".encode()
         self._statuses = frozenset(statuses)
-        self._known = set(known)
+        self._known = Known() if known is None else known
+        self._since, self._until = since or "", until or "~"
         self._same_lines: dict[bytes, int] = {}
+        self._event: Event | None = None
+        # A log has the client's address, whatever stands in front of the app.
+        defaults = {"require_anonymous_id": False, "response": "text"}
+        fixed = {"prefix": prefix, "trusted_proxies": 0, "amp": False, "refused": self._note_refusal}
+        processors = [_as_logged, *options.pop("processors", ())]
+        options = defaults | options | fixed
+        self._endpoint = Endpoint(self._note_event, processors=processors, **options)
+        self._refusal = ""
 
     def events(self, lines: Iterable[bytes]) -> Iterator[Event]:
         """The events that are not known yet, in order."""
@@ -80,37 +106,45 @@ class Replay:
                 yield outcome
 
     def _event_of(self, line: bytes) -> Event | str:
+        if len(line) > LONGEST_LINE:
+            return "not understood"
         if self._marker not in line:
             return "not a pixel"
         hit = parse(line)
         if hit is None:
             return "not understood"
         path, _, query = hit.target.partition("?")
-        kind = self._kinds.get(path)
-        if kind is None:
+        path = unquote_to_bytes(path).decode("latin-1")
+        if not path.startswith(self._endpoint.below):
             return "not a pixel"
         if hit.method != "GET":
             return "another method"
         if hit.status not in self._statuses:
             return f"status {hit.status}"
-        return self._mapped(kind, query, hit, line)
-
-    def _mapped(self, kind: Kind, query: str, hit: Hit, line: bytes) -> Event | str:
-        try:
-            # The endpoint had accepted it, so it may be one that lets a userId stand in.
-            sent = map_query(kind, query, require_anonymous_id=False)
-        except BadPixel as error:
-            return f"refused: {error.reason}"
         moment = _moment(hit.time)
         if moment is None:
             return "not understood"
-        if "messageId" not in sent:
-            sent["messageId"] = self._id_of(line)
-        if sent["messageId"] in self._known:
-            return "known already"
-        self._known.add(sent["messageId"])
-        visit = Visit(hit.address, _text(hit.agent), "", _text(hit.referer))
-        return make_event(kind, sent, visit, received_at=moment)
+        if not self._since <= moment < self._until:
+            return "another time"
+        return self._answered(_environ(hit, path, query, moment, self._id_of(line)))
+
+    def _answered(self, environ: WSGIEnvironment) -> Event | str:
+        self._event = None
+        self._endpoint.answer(environ)
+        event = self._event
+        if event is None:
+            return "not a pixel" if self._refusal == "refused: not_found" else self._refusal
+        return "known already" if self._known.takes(event) else event
+
+    def _note_event(self, event: Event) -> None:
+        self._event = event
+
+    def _note_refusal(self, refusal: Refusal) -> None:
+        if refusal.kind == "rejected":
+            self._refusal = f"refused: {refusal.reason}"
+        else:
+            cause = refusal.cause.partition(": ")[0]  # of an exception, its type
+            self._refusal = f"{refusal.kind}: {cause}"
 
     def _id_of(self, line: bytes) -> str:
         # Two clicks within a second may leave equal lines: the first, the second, and so on have an id each.
@@ -121,16 +155,156 @@ class Replay:
         return as_uuid(digest, "5")
 
 
+class Known:
+    """What is stored already: events by their ids, and those collected live, whose ids are random, by what they say.
+
+    Kept in an SQLite file of its own that goes with the process, so that memory stays bounded.
+    """
+
+    def __init__(self, events: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._rows = sqlite3.connect("", isolation_level=None)
+        self._rows.execute("PRAGMA synchronous = OFF")
+        self._rows.execute("PRAGMA journal_mode = OFF")
+        self._rows.execute("CREATE TABLE ids (id INTEGER PRIMARY KEY)")
+        columns = "hit INTEGER, at REAL, id INTEGER, PRIMARY KEY (hit, at, id)"
+        self._rows.execute(f"CREATE TABLE hits ({columns}) WITHOUT ROWID")
+        self._rows.execute("CREATE INDEX hits_by_id ON hits (id)")
+        self._rows.execute("BEGIN")
+        for event in events:
+            self._add(event)
+
+    def takes(self, event: Event) -> bool:
+        """Whether this event is stored already; what it was taken for stands for no other. If not, now it is."""
+        id_ = _number(event["messageId"])
+        if self._rows.execute("SELECT 1 FROM ids WHERE id = ?", (id_,)).fetchone():
+            self._rows.execute("DELETE FROM hits WHERE id = ?", (id_,))
+            return True
+        hit, at = _said(event), _seconds(event["receivedAt"])
+        # The earliest that fits: of all ways to pair lines and events, this one leaves the fewest alone.
+        query = "SELECT at, id FROM hits WHERE hit = ? AND at BETWEEN ? AND ? ORDER BY at LIMIT 1"
+        found = self._rows.execute(query, (hit, at - SAME_S, at + SAME_S)).fetchone()
+        if found:
+            self._rows.execute("DELETE FROM hits WHERE hit = ? AND at = ? AND id = ?", (hit, *found))
+            return True
+        self._rows.execute("INSERT INTO ids VALUES (?)", (id_,))
+        return False
+
+    def close(self) -> None:
+        """Forget all."""
+        self._rows.close()
+
+    def _add(self, event: Mapping[str, Any]) -> None:
+        message_id = str(event.get("messageId", ""))
+        id_ = _number(message_id)
+        self._rows.execute("INSERT OR IGNORE INTO ids VALUES (?)", (id_,))
+        if message_id[14:15] != "5":  # else it came from a log, and its line has the same id
+            values = (_said(event), _seconds(event.get("receivedAt", "")), id_)
+            self._rows.execute("INSERT OR IGNORE INTO hits VALUES (?, ?, ?)", values)
+
+
+def stored_events(sink: EventLog | JSONLines) -> Iterator[Mapping[str, Any]]:
+    """All events that a sink's file holds; half a line is none. Raises `StorageError`."""
+    texts = _texts_of_log(sink) if isinstance(sink, EventLog) else sink.lines()
+    for text in texts:
+        with suppress(ValueError):  # half a line
+            event = json.loads(text)
+            if isinstance(event, dict):
+                yield event
+
+
+def _texts_of_log(log: EventLog) -> Iterator[str]:
+    after = 0
+    while rows := log.read("SELECT id, event FROM events WHERE id > ? ORDER BY id LIMIT 1000", after):
+        yield from (text for _, text in rows)
+        after = rows[-1][0]
+
+
+def _said(event: Mapping[str, Any]) -> int:
+    """A number for what an event says: the same for a line and the event that was collected live."""
+    properties = event.get("properties")
+    if isinstance(properties, dict):
+        properties = {name: value for name, value in properties.items() if name not in MIRRORED_PAGE_FIELDS}
+    names = ("type", "writeKey", "anonymousId", "userId", "event", "name")
+    # As text: `convert` may have made numbers of some, in one of both.
+    return _number(json.dumps([[event.get(name) for name in names], _as_text(properties)], sort_keys=True))
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_text(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_as_text(each) for each in value]
+    return str(value)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), signed=True)
+
+
+def _seconds(received_at: str) -> float:
+    try:
+        return datetime.fromisoformat(received_at).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+_LOGGED = "pixel_middleware.logged"
+"""Where the environ of a line has its time, and the messageId that the line gives."""
+
+
+def _environ(hit: Hit, path: str, query: str, moment: str, message_id: str) -> WSGIEnvironment:
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": hit.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "REMOTE_ADDR": hit.address,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        _LOGGED: (moment, message_id),
+    }
+    for name, value in (("HTTP_REFERER", hit.referer), ("HTTP_USER_AGENT", hit.agent)):
+        if value and value != "-":
+            environ[name] = value
+    return environ
+
+
+def _as_logged(event: Event, request: Request) -> Event:
+    """The first processor: the times are the log's, and so is an id that the client did not send."""
+    moment, message_id = request.environ[_LOGGED]
+    now = event["receivedAt"]
+    for name in ("originalTimestamp", "sentAt"):
+        if event[name] == now:  # the client sent none
+            event[name] = moment
+    event["receivedAt"] = moment
+    if "messageId" not in request.environ["QUERY_STRING"]:
+        event["messageId"] = message_id
+    return event
+
+
 def parse(line: bytes) -> Hit | None:
     """What a line of an access log says; `None` if that cannot be told."""
     return _parse_json(line) if line.startswith(b"{") else _parse_combined(line.decode("latin-1"))
 
 
-def opened(raw: BinaryIO) -> Iterable[bytes]:
-    """The lines of a log that is open, gzipped or not."""
+def opened(raw: BinaryIO) -> Iterator[bytes]:
+    """The lines of a log that is open, gzipped or not; of a longer one than `LONGEST_LINE`, one byte more than that.
+
+    Where gzip is broken, the last line is one that nobody understands.
+    """
     is_gzipped = raw.read(2) == b"\x1f\x8b"
     raw.seek(0)
-    return cast(Iterable[bytes], gzip.GzipFile(fileobj=raw)) if is_gzipped else raw
+    file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_gzipped else raw
+    try:
+        while line := file.readline(LONGEST_LINE + 1):
+            yield line
+            rest = line
+            while len(rest) > LONGEST_LINE and not rest.endswith(b"\n"):
+                rest = file.readline(LONGEST_LINE + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        yield b"?" * (LONGEST_LINE + 1)
 
 
 def size_of(paths: Iterable[Path]) -> int:
@@ -145,7 +319,7 @@ def _parse_combined(line: str) -> Hit | None:
     address, _, rest = head.partition(" ")
     time = rest.partition("[")[2].partition("]")[0]
     status = after.split(" ")[1:2]
-    if not status or not status[0].isdecimal() or not time:
+    if not status or not re.fullmatch("[0-9]{3}", status[0]) or not time:
         return None
     method, _, target = _unescaped(request).partition(" ")
     return Hit(address, time, method, target.partition(" ")[0], int(status[0]), _unescaped(referer), _unescaped(agent))
@@ -158,8 +332,8 @@ def _parse_json(line: bytes) -> Hit | None:
         request = fields.get("request") or f"{fields['request_method']} {fields['request_uri']}"
         method, _, rest = str(request).partition(" ")
         target = _bytewise(rest.partition(" ")[0])
-        status = int(given["status"])
-    except (ValueError, KeyError, AttributeError):
+        status = int(given["status"][:4])
+    except (ValueError, KeyError, AttributeError, RecursionError):
         return None
     referer, agent = _bytewise(given["referer"]), _bytewise(given["agent"])
     return Hit(given["address"], given["time"], method, target, status, referer, agent)
@@ -178,12 +352,6 @@ def _unescaped(text: str) -> str:
     if "\\" not in text:
         return text
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else _LETTERS.get(found[2], found[2]), text)
-
-
-def _text(logged: str) -> str:
-    if logged.isascii():
-        return "" if logged == "-" else logged
-    return logged.encode("latin-1").decode("utf-8", "replace")
 
 
 def _from_log(logged: str) -> datetime:

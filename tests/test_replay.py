@@ -3,18 +3,23 @@
 import gzip
 import http.client
 import json
+import random
 import sqlite3
+from collections import Counter
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
 from dataplane import DataPlane
 from nginx import needs_nginx, start_nginx
 
-from pixel_middleware import PixelMiddleware
+from pixel_middleware import PixelMiddleware, pixel_url
 from pixel_middleware.commands import cli
-from pixel_middleware.replay import Replay, parse
-from pixel_middleware.sinks import EventLog
+from pixel_middleware.events import Visit, make_event, timestamp
+from pixel_middleware.processors import verify_signature
+from pixel_middleware.replay import LONGEST_LINE, Known, Replay, opened, parse
+from pixel_middleware.sinks import EventLog, JSONLines
 
 PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a&event=Order%20Completed&properties.total=12.5"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64)"
@@ -107,6 +112,13 @@ def test_a_common_log_has_neither_referer_nor_agent():
         (combined("/pixel/v1/track?writeKey=k"), "refused: missing_anonymous_id"),
         (combined(time="yesterday"), "not understood"),
         (combined(time="99999999999999999"), "not understood"),
+        (combined(status="2" * 5000), "not understood"),
+        (combined(status="\u00b2"), "not understood"),
+        (combined(f"{PIXEL}&properties.a=%00"), "refused: invalid_character"),
+        (combined(PIXEL.replace("track", "x%2Ftrack")), "not a pixel"),
+        (combined(r"/pixel/v1/track\x\\"), "not a pixel"),
+        (b'{"a":' * 100_000 + b"/pixel/v1/track", "not understood"),
+        (b'{"request": "GET /pixel/v1/track HTTP/1.1", "status": ' + b"2" * 5000 + b"}", "not understood"),
         (b"/pixel/v1/track is no log line", "not understood"),
         (b'h - - [t] "GET /pixel/v1/track HTTP/1.1" what 2', "not understood"),
         (b'h - - "GET /pixel/v1/track HTTP/1.1" 200 2', "not understood"),
@@ -124,6 +136,155 @@ def test_other_statuses_can_be_taken_and_other_prefixes():
     assert replayed(combined(PIXEL.replace("/pixel/v1", "/z%C3%A4hler")), prefix="/zähler")[1] == {"stored": 1}
 
 
+def test_a_period_bounds_what_is_taken():
+    moments = [f"10/Oct/2026:13:55:{second} +0200" for second in (35, 36, 37)]
+    events, counts = replayed(
+        *(combined(time=moment) for moment in moments),
+        since="2026-10-10T11:55:36.000Z",
+        until="2026-10-10T11:55:37.000Z",
+    )
+    assert [event["receivedAt"] for event in events] == ["2026-10-10T11:55:36.000Z"]
+    assert counts == {"another time": 2, "stored": 1}
+
+
+def test_what_the_collector_refuses_and_drops_is_not_recovered():
+    def drop_bots(event, request):
+        return None if "bot" in request.user_agent else event
+
+    def fails(event, request):
+        return event if event["event"] != "bad" else 1 / 0
+
+    lines = [
+        combined(),
+        combined(PIXEL.replace("writeKey=k", "writeKey=other")),
+        combined(agent="a bot"),
+        combined(PIXEL.replace("Order%20Completed", "bad")),
+    ]
+    _, counts = replayed(*lines, write_keys=["k"], processors=[drop_bots, fails])
+    assert {outcome.split(".")[0]: count for outcome, count in counts.items() if "drop" not in outcome} == {
+        "stored": 1,
+        "refused: invalid_write_key": 1,
+        "failed: ZeroDivisionError": 1,
+    }
+    assert [count for outcome, count in counts.items() if outcome.startswith("dropped: ")] == [1]
+
+
+def test_a_signature_holds_and_an_unsigned_pixel_is_refused():
+    fields = {"write_key": "k", "anonymous_id": "a", "event": "e", "signing_key": "secret" * 6}
+    url = pixel_url("https://x.example", "track", **fields).removeprefix("https://x.example")
+    events, counts = replayed(combined(url), combined(), processors=[verify_signature(["secret" * 6])])
+    assert counts == {"stored": 1, "refused: invalid_signature": 1}
+    assert events[0]["receivedAt"] == "2026-10-10T11:55:36.000Z"
+
+
+def test_times_and_an_id_that_the_client_sent_are_kept():
+    sent = "&messageId=m&originalTimestamp=2026-10-10T11:55:30.000Z&sentAt=2026-10-10T11:55:31.000Z"
+    ((event,), _) = replayed(combined(PIXEL + sent))
+    assert [event[name] for name in ("messageId", "originalTimestamp", "sentAt", "receivedAt")] == [
+        "m",
+        "2026-10-10T11:55:30.000Z",
+        "2026-10-10T11:55:31.000Z",
+        "2026-10-10T11:55:36.000Z",
+    ]
+
+
+def test_a_broken_log_costs_a_line_and_no_memory(tmp_path):
+    path = tmp_path / "access.log"
+    path.write_bytes(combined() + b"x" * (3 * LONGEST_LINE) + b"\n" + combined() + b"y" * (2 * LONGEST_LINE + 2))
+    with path.open("rb") as raw:
+        lines = list(opened(raw))
+    assert [len(line) for line in lines] == [len(combined()), LONGEST_LINE + 1, len(combined()), LONGEST_LINE + 1]
+    assert replayed(*lines)[1] == {"stored": 2, "not understood": 2}
+    path.write_bytes(gzip.compress(b"".join(combined(f"{PIXEL}&a={n}") for n in range(5000)))[:-20])
+    with path.open("rb") as raw:
+        counts = replayed(*opened(raw))[1]
+    assert counts["not understood"] == 1
+    assert counts["stored"] > 0
+
+
+START = datetime(2026, 10, 10, tzinfo=UTC)
+
+
+def live(second, **sent):
+    """An event as the collector stored it, and the line that the server wrote of it, up to a second later."""
+    received_at = timestamp(START + timedelta(seconds=second))
+    query = "&".join(f"{name}={value}" for name, value in sent.items())
+    logged = (START + timedelta(seconds=int(second + 0.9))).strftime("%d/%b/%Y:%H:%M:%S +0000")
+    event = make_event("track", sent, Visit("203.0.113.9", AGENT), received_at)
+    return event, combined(f"/pixel/v1/track?{query}", time=logged)
+
+
+@pytest.mark.parametrize("output", ["events.db", "events.jsonl"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lost_hour_comes_back_and_nothing_twice(tmp_path, output, seed):
+    """Of clicks that say the same, several a second, as many are stored in the end as there were."""
+    chance = random.Random(seed)
+    seconds = sorted(chance.uniform(0, 300) for _ in range(1000))
+    clicks = [
+        live(second, writeKey="k", anonymousId=chance.choice("xyz"), event=chance.choice("ab")) for second in seconds
+    ]
+    (tmp_path / "access.log").write_bytes(b"".join(line for _, line in clicks))
+    kept = [event for (event, _), second in zip(clicks, seconds, strict=True) if not 100 <= second < 200]
+    path = tmp_path / output
+    with closing((EventLog if path.suffix == ".db" else JSONLines)(path)) as sink:
+        sink.put_many(kept)
+    lost = 1000 - len(kept)
+    dry = invoke("replay", tmp_path / "access.log", "--output", path, "--dry-run")
+    assert f"{lost:>9,}  would be stored\n" in dry.stdout
+    for known in (1000 - lost, 1000):
+        done = invoke("replay", tmp_path / "access.log", "--output", path)
+        assert f"{known:>9,}  known already\n" in done.stdout
+        lines = path.read_text("utf-8").splitlines() if path.suffix == ".jsonl" else []
+        after = [json.loads(line) for line in lines] or stored(path)
+        assert Counter(map(said, after)) == Counter(said(event) for event, _ in clicks)
+
+
+def said(event):
+    return event["event"], event["anonymousId"]
+
+
+def live_order(**changed):
+    """An order as it was collected; its total was made a number, and it has a page's URL."""
+    sent = {"writeKey": "k", "anonymousId": "a", "event": "Order Completed"}
+    event = make_event("track", sent, Visit("203.0.113.9", AGENT), "2026-10-10T11:55:35.900Z")
+    return event | {"properties": {"total": 12.5, "url": "https://shop.example"}} | changed
+
+
+@pytest.mark.parametrize(
+    ("stored_event", "outcome"),
+    [
+        (live_order(), "known already"),
+        (live_order(receivedAt="2026-10-10T11:55:33.999Z"), "stored"),
+        (live_order(receivedAt="soon"), "stored"),
+        (live_order(anonymousId="b"), "stored"),
+        (live_order(properties={"total": "13"}), "stored"),
+        (live_order(properties=["none"]), "stored"),
+        ({}, "stored"),
+    ],
+)
+def test_an_event_collected_live_is_known_by_what_it_says(stored_event, outcome):
+    with closing(Known([stored_event])) as known:
+        assert replayed(combined(), known=known)[1] == {outcome: 1}
+
+
+def test_a_line_stands_for_no_event_that_another_line_has_by_its_id():
+    with closing(Known([live_order(messageId="m", properties={"total": "12.5"})])) as known:
+        lines = [combined(f"{PIXEL}&messageId=m"), combined()]
+        assert replayed(*lines, known=known)[1] == {"known already": 1, "stored": 1}
+
+
+def test_the_collectors_options_are_given_as_in_an_ini_file(tmp_path):
+    (tmp_path / "access.log").write_bytes(combined() + combined(PIXEL.replace("writeKey=k", "writeKey=other")))
+    command = ["replay", tmp_path / "access.log", "--output", tmp_path / "events.db", "--dry-run"]
+    done = invoke(*command, "--option", "write_keys=k j", "--option", "processors=pixel_middleware.processors:drop_ip")
+    assert done.stdout == "        1  would be stored\n        1  refused: invalid_write_key\n"
+    assert "Neither --since, --until nor --status bounds what is replayed" in done.stderr
+    assert not (tmp_path / "events.db").exists()
+    assert "Neither" not in invoke(*command, "--since", "2026-10-10").stderr
+    assert "replay sets amp, prefix itself" in invoke(*command, "--option", "prefix=/a", "--option", "amp=true").output
+    assert "did you mean write_keys?" in invoke(*command, "--option", "writekeys=a").output.replace("\n", " ")
+
+
 def test_an_endpoint_that_took_a_user_id_is_replayed():
     assert replayed(combined("/pixel/v1/page?writeKey=k&userId=u"))[1] == {"stored": 1}
 
@@ -133,7 +294,9 @@ def test_equal_lines_are_events_of_their_own_and_the_same_again_the_next_time():
     again, _ = replayed(combined(), combined(), combined(f"{PIXEL}&messageId=m"))
     ids = [event["messageId"] for event in first]
     assert (len(set(ids)), ids[2], [event["messageId"] for event in again]) == (3, "m", ids)
-    assert replayed(combined(), combined(), known=ids[:1])[1] == {"known already": 1, "stored": 1}
+    known = Known(first[:1])
+    assert replayed(combined(), combined(), known=known)[1] == {"known already": 1, "stored": 1}
+    known.close()
 
 
 def test_a_hit_is_what_the_line_says():

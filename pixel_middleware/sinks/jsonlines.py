@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import IO, BinaryIO
 
@@ -46,8 +46,12 @@ class JSONLines:
 
     def message_ids(self) -> set[str]:
         """The messageIds of all events in the file; half a line has none."""
+        return {message_id for line in self.lines() if (message_id := _message_id(line))}
+
+    def lines(self) -> Iterator[str]:
+        """The lines of the file; one may be half a line."""
         with open(self._file.path, encoding="utf-8", errors="replace") as lines:  # a power cut may halve a letter
-            return {message_id for line in lines if (message_id := _message_id(line))}
+            yield from lines
 
     def take_out(self, is_meant: Callable[[bytes], bool]) -> int:
         """Replace the file by one without the lines for which `is_meant(line)`; how many those were.
