@@ -170,13 +170,17 @@ class Known:
         self._rows.execute(f"CREATE TABLE hits ({columns}) WITHOUT ROWID")
         self._rows.execute("CREATE INDEX hits_by_id ON hits (id)")
         self._rows.execute("BEGIN")
+        self._has_hits = False
         for event in events:
             self._add(event)
 
     def takes(self, event: Event) -> bool:
         """Whether this event is stored already; what it was taken for stands for no other. If not, now it is."""
         id_ = _number(event["messageId"])
-        if self._rows.execute("SELECT 1 FROM ids WHERE id = ?", (id_,)).fetchone():
+        is_new = self._rows.execute("INSERT OR IGNORE INTO ids VALUES (?)", (id_,)).rowcount
+        if not self._has_hits:
+            return not is_new
+        if not is_new:
             self._rows.execute("DELETE FROM hits WHERE id = ?", (id_,))
             return True
         hit, at = _said(event), _seconds(event["receivedAt"])
@@ -185,9 +189,7 @@ class Known:
         found = self._rows.execute(query, (hit, at - SAME_S, at + SAME_S)).fetchone()
         if found:
             self._rows.execute("DELETE FROM hits WHERE hit = ? AND at = ? AND id = ?", (hit, *found))
-            return True
-        self._rows.execute("INSERT INTO ids VALUES (?)", (id_,))
-        return False
+        return found is not None
 
     def close(self) -> None:
         """Forget all."""
@@ -200,6 +202,7 @@ class Known:
         if message_id[14:15] != "5":  # else it came from a log, and its line has the same id
             values = (_said(event), _seconds(event.get("receivedAt", "")), id_)
             self._rows.execute("INSERT OR IGNORE INTO hits VALUES (?, ?, ?)", values)
+            self._has_hits = True
 
 
 def stored_events(sink: EventLog | JSONLines) -> Iterator[Mapping[str, Any]]:
