@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from pixel_middleware import Rejected, RetryLater
+from pixel_middleware import Rejected, RetryLater, StorageError
 from pixel_middleware.destinations import Destination
 from pixel_middleware.sinks import EventLog, courier, delivery, lanes
 from pixel_middleware.sinks.courier import Courier
@@ -687,3 +687,227 @@ def test_strangers_lanes_and_dead_letters_give_way_beyond_a_quarter(make_rig, ma
     assert rig.rows("SELECT sum(bytes) < 500000 FROM setbacks WHERE lane <> 'good'") == [(1,)]
     assert (rig.stats["given_up"] > 20, "were given up" in caplog.text) == (True, True)
     rig.put(make_event("still accepted", **big))
+
+
+# Corners
+
+
+def test_a_courier_that_waits_says_now_and_then_that_it_lives(make_rig, make_events):
+    rig = make_rig(Recorder(lambda events: RetryLater(after=1000)))
+    rig.put(*make_events("a"))
+    rig.courier.round()
+    rig.courier._ledger._saved_at -= 100
+    with closing(sqlite3.connect(rig.path)) as other, other:
+        other.execute("UPDATE destinations SET beat_at = 0")
+    assert rig.courier.round() == 10
+    assert time.time() - rig.rows("SELECT beat_at FROM destinations")[0][0] < 100
+
+
+def test_a_rewind_while_a_held_lane_is_asked_begins_anew(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("1", key="bad"), *make_events("2"))
+    rig.rounds()
+
+    def rewind(events):
+        rig.destination.trouble = lambda events: None
+        rig.log.rewind("it")
+
+    rig.destination.trouble = rewind
+    rig.end_holds()
+    rig.rounds()
+    assert (sorted(rig.destination.sent), rig.counts("lag", "held")) == (["1", "1", "2", "2"], (0, 0))
+
+
+def test_what_is_under_way_and_fails_when_the_courier_stops_is_sent_by_the_next(make_rig, make_events):
+    rig = make_rig(Ahead(), batch_size=10)
+    rig.put(*make_events(*range(40)))
+    for _ in range(3):
+        rig.courier.round()
+    rig.destination.trouble = lambda events: RetryLater("stopped")
+    rig.courier.finish()
+    rig.destination.trouble = lambda events: None
+    rig.restart()
+    rig.rounds()
+    assert rig.destination.sent == [str(number) for number in range(40)]
+
+
+def test_a_courier_that_is_to_stop_leaves_held_lanes_for_later(make_rig, make_events):
+    rig = make_rig(ByKey(lambda events: RetryLater("401", hold=True)), stopping=lambda: True)
+    rig.put(*(make_events("x", key=f"key {number}")[0] for number in range(5)))
+    rig.rounds()
+    rig.end_holds()
+    asked = len(rig.destination.requests)
+    rig.courier.round()
+    assert len(rig.destination.requests) == asked + 1
+
+
+def test_an_outage_in_the_middle_of_what_waited_keeps_it(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events(*range(20), key="bad"))
+    rig.rounds()
+    rig.destination.trouble = lambda events: RuntimeError("HTTP 500") if len(rig.destination.batches) else None
+    rig.end_holds()
+    rig.rounds(1)
+    assert rig.destination.sent == ["0"]
+    rig.destination.trouble = lambda events: None
+    for _ in range(5):
+        rig.end_holds()
+        rig.rounds()
+    assert (sorted(rig.destination.sent, key=int), rig.stats["held"]) == ([str(number) for number in range(20)], 0)
+
+
+def test_what_left_a_held_lane_and_could_not_be_written_is_not_sent_again(make_rig, make_events, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.sinks.store.WAIT_S", 0.0)
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("1", key="bad"))
+    rig.rounds()
+    rig.destination.trouble = lambda events: None
+    rig.end_holds()
+    with closing(sqlite3.connect(rig.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        rig.rounds(1)
+        rig.courier._lanes.retry_at("bad", 0.0)
+        rig.rounds(1)
+        other.rollback()
+    rig.courier._lanes.retry_at("bad", 0.0)
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["held"]) == (["1"], 0)
+
+
+def test_too_much_that_cannot_be_written_stops_the_courier_until_it_can(make_rig, make_events, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.sinks.store.WAIT_S", 0.0)
+    monkeypatch.setattr("pixel_middleware.sinks.ledger._MOST_UNSAVED", 1)
+    rig = make_rig(Recorder(failing_for(Rejected("no"), "1", "2")))
+    rig.put(*make_events("1", "2", "3"))
+    with closing(sqlite3.connect(rig.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="database is locked"):
+            rig.courier.round()
+        other.rollback()
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["dead"]) == (["3"], 2)
+
+
+def test_events_of_lanes_that_are_too_many_wait_when_they_fail_for_now(make_rig, make_events, monkeypatch):
+    monkeypatch.setattr(lanes, "MOST_LANES", 3)
+    rig = make_rig(ByKey(lambda events: None if events[0]["writeKey"] == "k" else RetryLater("401", hold=True)))
+    rig.put(*make_events("first"), *(make_events(f"{number}", key=f"key {number}")[0] for number in range(8)))
+    rig.rounds()
+    rig.destination.trouble = lambda events: None if events[0]["writeKey"] == "k" else RetryLater("HTTP 503")
+    rig.end_holds()
+    rig.rounds()
+    rig.destination.trouble = lambda events: None
+    for _ in range(8):
+        rig.end_holds()
+        rig.rounds()
+    assert (sorted(rig.destination.sent[1:]), rig.stats["held"]) == ([str(number) for number in range(8)], 0)
+
+
+def test_new_lanes_beyond_their_time_are_held_untried_while_others_get_through(make_rig, make_events):
+    def slow(events):
+        if events[0]["writeKey"] != "k":
+            time.sleep(0.3)
+            return RetryLater("HTTP 401", hold=True)
+        return None
+
+    rig = make_rig(ByKey(slow))
+    rig.put(*make_events("first"))
+    rig.rounds()
+    rig.put(*make_events("good"), *(make_events("x", key=f"made up {number}")[0] for number in range(9)))
+    rig.rounds(1)
+    assert (rig.destination.sent, rig.counts("lag", "held")) == (["first", "good"], (0, 9))
+
+
+@pytest.mark.parametrize(
+    ("alone", "dead", "held"),
+    [(RetryLater("401", hold=True), 0, 3), (Rejected("no"), 1, 0)],
+    ids=["held", "rejected"],
+)
+def test_a_first_event_that_alone_gets_a_clear_answer_is_judged_by_it(make_rig, make_events, alone, dead, held):
+    def trouble(events):
+        if not any(event["event"] == "1" for event in events):
+            return None
+        return alone if len(events) == 1 else RuntimeError("unclear")
+
+    rig = make_rig(ByKey(trouble))
+    rig.put(*make_events("1", "2", "3"))
+    rig.rounds()
+    assert rig.counts("lag", "dead", "held") == (0, dead, held)
+
+
+def test_the_newest_event_shows_nothing_if_its_own_lane_is_on_hold(make_rig, make_events):
+    rig = make_rig(ByKey(unknown_key))
+    rig.put(*make_events("first"), *make_events("held", key="bad"))
+    rig.rounds()
+    rig.destination.trouble = lambda events: unknown_key(events) or failing_for(RuntimeError("500"), "poison")(events)
+    rig.put(*make_events("poison"), *make_events("1"), *make_events("held too", key="bad"))
+    rig.rounds(2)
+    assert (rig.destination.sent, rig.counts("held", "dead")) == (["first", "1"], (3, 0))
+
+
+@pytest.mark.parametrize(
+    "error", [RetryLater("later"), RetryLater("401", hold=True), Rejected("no"), RuntimeError("?")], ids=str
+)
+def test_what_happens_while_one_at_fault_is_searched_is_judged_too(make_rig, make_events, error):
+    seen = []
+
+    def trouble(events):
+        names = [event["event"] for event in events]
+        seen.append(names)
+        if "poison" in names:
+            return Rejected("HTTP 400")
+        if "7" in names and len(seen) < 12:
+            if isinstance(error, Rejected):
+                rig.destination.batches.append([name for name in names if name != "7"])
+                return Rejected("no", events=[event for event in events if event["event"] == "7"])
+            return error
+        return None
+
+    rig = make_rig(Recorder(trouble))
+    rig.put(*make_events("first"))
+    rig.rounds()
+    rig.put(*make_events("0", "1", "poison", *range(2, 9)))
+    for _ in range(8):
+        rig.end_holds()
+        rig.rounds()
+    others = [name for name in ["first", *map(str, range(9))] if name != "7"]
+    assert (sorted(set(rig.destination.sent) - {"7"}), rig.stats["held"]) == (sorted(others), 0)
+
+
+def test_an_outage_that_begins_while_one_at_fault_is_searched_is_an_outage(make_rig, make_events):
+    rig = make_rig(Recorder(failing_for(RuntimeError("500"), "5")))
+    rig.put(*make_events("first"))
+    rig.rounds()
+    rig.destination.trouble = lambda events: None if len(rig.destination.batches) < 2 else RuntimeError("500")
+    failing = rig.destination.trouble
+    rig.destination.trouble = lambda events: RuntimeError("500") if len(events) > 4 else failing(events)
+    rig.put(*make_events(*range(20)))
+    rig.rounds(1)
+    rig.destination.trouble = lambda events: None
+    for _ in range(4):
+        rig.rounds()
+        rig.end_holds()
+    rig.rounds()
+    assert sorted(rig.destination.sent[1:], key=int) == [str(number) for number in range(20)]
+    assert rig.counts("held", "dead") == (0, 0)
+
+
+def test_suspects_are_given_up_for_a_while_if_the_destination_may_be_down(make_rig, make_events):
+    rig = make_rig(Recorder(failing_for(RuntimeError("500"), "1", "3", "5")))
+    rig.put(*make_events(*range(8)))
+    rig.rounds()
+    assert rig.stats["held"] == 3
+    rig.end_holds()
+    before = len(rig.destination.requests)
+    rig.courier.round()
+    assert len(rig.destination.requests) - before <= 3
+
+
+def test_a_suspect_that_is_refused_for_good_is_a_dead_letter(make_rig, make_events):
+    rig = make_rig(Recorder(failing_for(RuntimeError("500"), "poison")))
+    rig.put(*make_events("a", "poison", "b"))
+    rig.rounds()
+    rig.destination.trouble = failing_for(Rejected("never"), "poison")
+    rig.end_holds()
+    rig.rounds()
+    assert rig.counts("held", "dead") == (0, 1)

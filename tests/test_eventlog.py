@@ -775,14 +775,18 @@ class Nowhere(Destination):
 
 sink = JSONLines(sys.argv[1]) if sys.argv[1].endswith("l") else EventLog(sys.argv[1], {"it": Nowhere()})
 stop = threading.Event()
-def busy():
-    while not stop.is_set():
-        sink(event("parent"))
+put = threading.Barrier(4)
+def use_and_rest():
+    sink(event("parent"))
+    put.wait()
+    stop.wait()  # a thread that ran while C forks would be missed by the interpreter in the child
 if sys.argv[2] != "nothing":
     sink(event("before"))
-threads = [threading.Thread(target=busy) for _ in range(3 if sys.argv[2] == "load" else 0)]
+threads = [threading.Thread(target=use_and_rest) for _ in range(3 if sys.argv[2] == "threads" else 0)]
 for thread in threads:
     thread.start()
+if threads:
+    put.wait()
 libc = ctypes.PyDLL(None)  # keeps the interpreter over the fork, as a server in C does
 for number in range(10):
     pid = libc.fork()
@@ -798,7 +802,7 @@ sink.close()
 """
 
 
-@pytest.mark.parametrize("used_before", ["nothing", "an event", "load"])
+@pytest.mark.parametrize("used_before", ["nothing", "an event", "threads"])
 @pytest.mark.parametrize("name", ["events.db", "events.jsonl"])
 def test_a_fork_that_python_does_not_see_hangs_nobody_and_loses_nothing(tmp_path, name, used_before):
     command = [sys.executable, "-c", FORKS_IN_C, str(tmp_path / name), used_before]
@@ -962,3 +966,104 @@ def test_no_descriptors_for_a_second_is_survived(run, path):
     done = run([sys.executable, "-c", NO_DESCRIPTORS, path])
     refused, flushed = done.stdout.splitlines()
     assert ("refused:" in refused, flushed) == (True, "True ['a']"), done.stderr
+
+
+# Corners
+
+
+@pytest.mark.usefixtures("short_wait")
+def test_a_file_that_is_locked_when_it_is_opened_is_refused_for_a_while(make_log, path, make_event):
+    log = make_log()
+    log.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageError, match="database is locked"):
+            log(make_event("refused"))
+        other.rollback()
+    log(make_event("a"))
+    assert names(path) == ["a"]
+
+
+def test_a_file_that_another_program_puts_in_our_place_is_refused(make_log, path, make_event):
+    log = make_log()
+    log.close()
+    path.unlink()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE theirs (id INTEGER)")
+    with pytest.raises(StorageError, match="it is the database of another program"):
+        log(make_event("refused"))
+
+
+def test_a_claim_on_a_file_that_nobody_has_used_is_nobodys(make_log, path):
+    log = make_log()
+    log.close()
+    (path.parent / "events.db-lock").unlink()
+    assert not log._store.is_claimed("it")
+
+
+def test_ten_thousand_old_events_go_at_a_time(make_log, path, make_event):
+    log = make_log()
+    log.put_many([make_event("old") | {"receivedAt": "2020-01-01T00:00:00.000Z"}] * 10_001)
+    log.close()
+    make_log(keep_days=1).close()
+    assert names(path) == ["old"]
+    make_log(keep_days=1)
+    assert names(path) == []
+
+
+def test_a_destination_is_claimed_again_when_its_process_starts(make_log, path):
+    make_log({"it": Recorder()}).close()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE destinations SET claimed_at = claimed_at - 86400")
+    make_log({"it": Recorder()}).close()
+    with closing(sqlite3.connect(path)) as other:
+        assert time.time() - other.execute("SELECT claimed_at FROM destinations").fetchone()[0] < 3600
+
+
+def test_a_moment_that_is_none_has_no_age(make_log, make_event):
+    log = make_log({"it": Recorder(lambda: RetryLater("down"))})
+    log(make_event() | {"receivedAt": "some day"})
+    assert log.stats()["destinations"]["it"]["oldest_age_s"] == 0.0
+
+
+def test_a_fork_between_the_turn_and_the_commit_of_json_lines_is_noticed(tmp_path, make_event, in_child):
+    sink = JSONLines(tmp_path / "events.jsonl")
+    assert sink._file.take_turn(wait=True)
+    in_child(lambda: None)  # the fork has closed the file, and with it goes the lock
+    with pytest.raises(group_commit.Busy):
+        sink._file.commit(list)
+    sink._file.end_turn()
+    sink(make_event("a"))
+    sink.close()
+
+
+def test_a_fork_while_json_lines_wait_for_their_file_begins_the_wait_anew(tmp_path, make_event, in_child):
+    path = tmp_path / "events.jsonl"
+    sink = JSONLines(path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        holder.stdout.readline()
+        thread = threading.Thread(target=sink, args=(make_event("a"),), daemon=True)
+        thread.start()
+        until(lambda: sink._lines._has_committer and sink._file._turn.locked())
+        in_child(lambda: None)
+        holder.communicate("\n")
+        thread.join()
+    sink.close()
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["a"]
+
+
+def test_a_child_of_a_log_that_never_started_starts_nothing(make_log, in_child):
+    make_log({"it": Recorder()})
+
+    def only_idle_threads():
+        assert [thread.name for thread in threading.enumerate() if thread.name == "pixel-courier-it"] == []
+
+    in_child(only_idle_threads)
+
+
+def test_a_destination_must_say_how_it_sends():
+    with pytest.raises(NotImplementedError):
+        Destination().send([])

@@ -129,6 +129,6 @@ def test_a_file_that_is_none_to_show_is_a_clear_error(run, tmp_path, name, conte
     if content is not None:
         (tmp_path / name).write_bytes(content)
     before = sorted(os.listdir(tmp_path))
-    done = run([*COMMAND, name], cwd=tmp_path)
+    done = run([*COMMAND, name], cwd=tmp_path, env=os.environ | {"PYTHONWARNINGS": "ignore"})
     assert (done.returncode, done.stderr) == (1, f"Error: {message}\n")
     assert sorted(os.listdir(tmp_path)) == before

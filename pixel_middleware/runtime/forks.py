@@ -59,7 +59,7 @@ def notice(one: ForkAware) -> None:
     """Call before `one` is used: tells it of a fork that ran no hook in this child."""
     if one._process != os.getpid():
         with _noticing:
-            if one._process != os.getpid():
+            if one._process != os.getpid():  # pragma: no branch - another thread may have been first
                 one.after_fork_in_child()
                 one._process = os.getpid()
 
@@ -120,7 +120,7 @@ def _before_in_c() -> None:
         if len(sys._current_frames()) > 1:
             # A child that was forked while a thread waited for the interpreter waits for that thread, for ever. Those
             # that write stop at our locks if they are let on.
-            time.sleep(0.01)
+            time.sleep(0.05)
 
 
 def _after_in_c() -> None:

@@ -121,7 +121,7 @@ class LockFile(forks.ForkAware):
             if os.path.samestat(self._status, os.stat(self._path)):
                 return True
         with self._opening:
-            if self._fd == fd:
+            if self._fd == fd:  # pragma: no branch - another thread may have been first
                 os.close(fd)
                 self._fd = None
         return False

@@ -36,7 +36,7 @@ class Worker(forks.ForkAware):
         if self._run is not None:
             return True
         with self._lock:
-            if self._run is None:
+            if self._run is None:  # pragma: no branch - another thread may have been first
                 run = _Run(self._last)
                 try:
                     start_native(lambda: self._go_on(run, first_wait_s), self._name)

@@ -216,7 +216,9 @@ class Courier:
                 self._lanes.retry_at(name, time.time())
                 return
             limit = self._batch_size if self._lanes.of(name).accepted else 1
-        if not self._ledger.resolved:
+        if self._ledger.resolved:  # which could not be written
+            self._lanes.retry_at(name, time.time() + DRAIN_S)
+        else:
             self._lanes.end_hold(name)
 
     def _retry_others(self) -> None:

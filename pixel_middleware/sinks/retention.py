@@ -78,11 +78,10 @@ class Retention:
 
     def trim_ahead(self, connection: sqlite3.Connection) -> None:
         """Take away what may go while there is still an eighth left, so that puts need not; and what is too old."""
-        limit = self._limit_bytes(connection)
-        if limit is not None:
-            used, enough = used_bytes(connection), limit - limit // 8
-            if used > enough:
-                self._trim(connection, used, used - enough)
+        limit = self._limit_bytes(connection) or DEFAULT_BYTES
+        used, enough = used_bytes(connection), limit - limit // 8
+        if used > enough:
+            self._trim(connection, used, used - enough)
         if time.monotonic() - self._aged_at >= _AGE_EVERY_S:
             self.trim_old(connection)
 
@@ -91,8 +90,8 @@ class Retention:
 
         Lanes that were accepted once pin like lag: their events were somebody's.
         """
-        limit = self._limit_bytes(connection)
-        if limit is None or time.monotonic() - self._gave_up_at < _GIVE_UP_EVERY_S:
+        limit = self._limit_bytes(connection) or DEFAULT_BYTES
+        if time.monotonic() - self._gave_up_at < _GIVE_UP_EVERY_S:
             return
         self._gave_up_at = time.monotonic()
         ((count,),) = connection.execute("SELECT count(*) FROM destinations")
@@ -104,9 +103,9 @@ class Retention:
         too_much = taken - quota * 7 // 8
         # What lanes never accepted have pinned goes before dead letters, which may be somebody's.
         query = f"SELECT s.id, s.bytes {_AT_RISK} ORDER BY s.state = 'dead' AND coalesce(l.accepted, 0), s.id"
-        for id_, size in connection.execute(query, (destination,)).fetchall():
-            if too_much <= 0:
-                break
+        oldest = iter(connection.execute(query, (destination,)).fetchall())
+        while too_much > 0:
+            id_, size = next(oldest)
             connection.execute("DELETE FROM setbacks WHERE destination = ? AND id = ?", (destination, id_))
             given_up += 1
             too_much -= size

@@ -215,9 +215,8 @@ class Store(forks.ForkAware):
 
     def _leave_lost_file(self) -> None:
         """Write back what is only in the write-ahead log: another file at the path would take that for its own."""
-        if self._writer is not None:
-            with suppress(sqlite3.Error):
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with suppress(sqlite3.Error):
+            self._opened().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._close_writer()
 
     def _close_writer(self) -> None:

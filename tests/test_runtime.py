@@ -1,0 +1,338 @@
+"""Locks, threads, forks and commits, by themselves: what they promise to whoever uses them."""
+
+import ctypes
+import os
+import threading
+import time
+
+import pytest
+from processes import PATIENCE_S, until
+
+from pixel_middleware import StorageError
+from pixel_middleware.runtime import forks, group_commit, threads
+from pixel_middleware.runtime.group_commit import Busy, GroupCommit
+from pixel_middleware.runtime.lock_file import LockFile
+from pixel_middleware.runtime.worker import Worker
+
+
+class File:
+    """A file in memory, which does as it is told."""
+
+    def __init__(self):
+        self.turn = threading.Lock()
+        self.stored = []
+        self.busy = []
+        self.trouble = lambda: None
+        self.to_take = lambda: None
+
+    def take_turn(self, wait):
+        error = self.to_take()
+        if error is not None:
+            raise error
+        return self.turn.acquire(wait)
+
+    def end_turn(self):
+        self.turn.release()
+
+    def commit(self, take):
+        if self.busy:
+            raise self.busy.pop()
+        taken = [ticket.record for ticket in take()]
+        error = self.trouble()
+        if error is not None:
+            raise error
+        self.stored += taken
+
+
+@pytest.fixture
+def file():
+    return File()
+
+
+@pytest.fixture
+def group(file):
+    return GroupCommit(file, "the file")
+
+
+def test_threads_are_served_in_order_of_arrival(file, group, in_threads):
+    file.turn.acquire()
+    arrived = [threading.Thread(target=group.put, args=(number,), daemon=True) for number in range(4)]
+    for number, thread in enumerate(arrived):
+        thread.start()
+        until(lambda number=number: len(group._waiting) == number + 1, "it waits")
+    file.turn.release()
+    for thread in arrived:
+        thread.join()
+    assert file.stored == [0, 1, 2, 3]
+
+
+def test_a_failed_commit_fails_all_that_it_was_for(file, group, in_threads):
+    file.trouble = lambda: OSError("gone")
+    errors = in_threads(4, group.put)
+    assert [(type(error), str(error)) for error in errors] == [(StorageError, "gone")] * 4
+
+
+def test_an_interrupted_commit_leaves_the_file_to_the_next(file, group):
+    interruptions = [KeyboardInterrupt()]
+    file.trouble = lambda: interruptions.pop() if interruptions else None
+    with pytest.raises(KeyboardInterrupt):
+        group.put("x")
+    group.put("y")
+    assert file.stored == ["y"]
+
+
+def test_a_file_that_cannot_be_had_is_an_error_for_who_comes_alone_and_for_who_waits(file, group, in_threads):
+    file.to_take = lambda: OSError("no descriptors")
+    with pytest.raises(StorageError, match="no descriptors"):
+        group.put("alone")
+    group._start_committer()
+    group._waiting.append(group_commit.Ticket("in front"))
+    with pytest.raises(StorageError, match="no descriptors"):
+        group.put("waits")
+    file.to_take = lambda: None
+    group.put("later")
+    assert file.stored == ["later"]
+
+
+def test_a_busy_file_is_asked_again_until_it_is_had(file, group):
+    file.busy = [Busy("locked"), Busy("locked"), Busy("locked")]
+    group.put("x")
+    assert file.stored == ["x"]
+
+
+def test_without_a_thread_to_be_had_each_commits_for_itself(file, group, monkeypatch, in_threads):
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    file.turn.acquire()
+    started = threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(group_commit.threading.Thread, "start", none_left)
+        releasing = threads.Signal()
+        threads._thread.start_new_thread(lambda: (started.wait(), time.sleep(0.05), file.turn.release()), ())
+        started.set()
+        group.put("x")
+        assert file.stored == ["x"]
+        monkeypatch.setattr(group_commit, "WAIT_S", 0.02)
+        file.turn.acquire()
+        with pytest.raises(StorageError, match=r"the file could not be had within 0\.02 s: it is locked"):
+            group.put("y")
+        file.turn.release()
+    assert (file.stored, releasing.wait(0)) == (["x"], False)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_who_is_in_a_commit_that_takes_long_waits_for_its_end_and_not_for_ever(file, group, monkeypatch, ends):
+    monkeypatch.setattr(group_commit, "WAIT_S", 1.0)
+    monkeypatch.setattr(group_commit, "_END_S", PATIENCE_S if ends else 0.02)
+    begun, go_on = threading.Event(), threading.Event()
+    file.trouble = lambda: begun.set() or (go_on.wait(PATIENCE_S) and None)
+    file.turn.acquire()
+    results = []
+
+    def put():
+        try:
+            results.append(group.put("x"))
+        except StorageError as error:
+            results.append(str(error))
+
+    thread = threading.Thread(target=put, daemon=True)
+    thread.start()
+    until(lambda: group._waiting, "it waits")
+    file.turn.release()
+    assert begun.wait(PATIENCE_S)
+    if not ends:
+        thread.join()
+    go_on.set()
+    thread.join()
+    assert results == ([None] if ends else ["the file: a commit has not ended for 0.02 s"])
+
+
+# Workers
+
+
+def test_a_worker_goes_on_whatever_its_work_raises_and_says_so_once_a_minute(monkeypatch, caplog):
+    monkeypatch.setattr("pixel_middleware.runtime.worker.AFTER_AN_ERROR_S", 0.001)
+    calls, ended = [], []
+    errors = [ZeroDivisionError("one"), SystemExit("two"), None]
+
+    def work():
+        calls.append(1)
+        if errors and (error := errors.pop(0)):
+            raise error
+        return 0.001
+
+    worker = Worker("a worker", work, lambda: ended.append(1))
+    assert (worker.start(), worker.start()) == (True, True)
+    until(lambda: len(calls) > 5, "it works on")
+    assert (worker.stop(PATIENCE_S), worker.stop(0), ended) == (True, True, [1])
+    assert [record.getMessage() for record in caplog.records] == ["a worker: ZeroDivisionError: one; it goes on"]
+
+
+def test_a_worker_that_is_started_again_waits_for_the_end_of_the_call_that_hangs(monkeypatch):
+    monkeypatch.setattr("pixel_middleware.runtime.worker.AFTER_AN_ERROR_S", 0.005)
+    begun, go_on = threading.Event(), threading.Event()
+    at_once, most = [0], []
+
+    def work():
+        at_once[0] += 1
+        most.append(at_once[0])
+        begun.set()
+        go_on.wait(PATIENCE_S)
+        at_once[0] -= 1
+        return 0.001
+
+    worker = Worker("a worker", work, lambda: None)
+    worker.start()
+    assert begun.wait(PATIENCE_S)
+    assert not worker.stop(0.01)
+    worker.start()
+    time.sleep(0.02)
+    go_on.set()
+    until(lambda: len(most) > 3, "the second thread works")
+    assert (worker.stop(PATIENCE_S), max(most)) == (True, 1)
+
+
+def test_a_worker_that_is_stopped_while_it_waits_for_an_older_call_ends(monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    worker = Worker("a worker", lambda: begun.set() or (go_on.wait(PATIENCE_S) and 1.0), lambda: None)
+    worker.start()
+    assert begun.wait(PATIENCE_S)
+    worker.stop(0)
+    worker.start(first_wait_s=0.01)
+    assert worker.stop(PATIENCE_S)
+    go_on.set()
+
+
+def test_a_worker_that_is_to_wait_first_can_be_stopped_meanwhile():
+    calls = []
+    worker = Worker("a worker", lambda: calls.append(1) or 1.0, lambda: None)
+    worker.start(first_wait_s=PATIENCE_S)
+    worker.wake()
+    until(lambda: calls, "it was woken")
+    worker.stop(PATIENCE_S)
+    worker.wake()
+    worker.start(first_wait_s=PATIENCE_S)
+    assert worker.stop(PATIENCE_S)
+    assert calls == [1]
+
+
+# Lock files
+
+
+def test_a_byte_is_claimed_by_one_owner_of_one_process(tmp_path, in_child):
+    lock = LockFile.at(tmp_path / "lock")
+    assert LockFile.at(tmp_path / "lock") is lock
+    one, two = object(), object()
+    assert [lock.claim(7, one), lock.claim(7, one), lock.claim(7, two), lock.claim(8, two)] == [True, True, False, True]
+    lock.release(7, two)
+
+    def elsewhere():
+        other = LockFile.at(tmp_path / "lock")
+        assert [other.claim(7, one), other.claim(8, one), other.claim(9, one)] == [False, False, True]
+
+    in_child(elsewhere)
+    lock.release(7, one)
+    lock.close()  # does nothing while a byte is held
+    in_child(lambda: [LockFile.at(tmp_path / "lock").claim(each, one) for each in (7, 8)] == [True, False] or 1 / 0)
+    lock.release(8, two)
+    lock.close()
+    lock.release(8, two)
+    assert lock.claim(8, one)
+    lock.release(8, one)
+    lock.close()
+
+
+def test_who_asks_again_and_again_lets_those_who_wait_be_first(tmp_path):
+    lock = LockFile.at(tmp_path / "lock")
+    assert lock.take_turn(wait=False)
+    had = threading.Event()
+
+    def wait():
+        lock.take_turn(wait=True)
+        had.set()
+        lock.end_turn()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    until(lambda: lock._waiting, "it waits")
+    lock.end_turn()
+    until(lambda: had.is_set() or not lock.take_turn(wait=False) or lock.end_turn(), "it was first")
+    thread.join()
+    lock.close()
+
+
+def test_a_lock_file_that_was_removed_meanwhile_is_made_anew(tmp_path):
+    lock = LockFile.at(tmp_path / "lock")
+    assert lock.take_turn(wait=False)
+    (tmp_path / "lock").unlink()
+    assert lock.claim(5, lock)  # which closes the old file
+    lock.end_turn()
+    assert lock.take_turn(wait=True)
+    lock.end_turn()
+    lock.release(5, lock)
+    lock.close()
+
+
+def test_a_lock_file_that_cannot_be_made_is_an_error_and_no_turn(tmp_path):
+    lock = LockFile.at(tmp_path / "missing" / "lock")
+    with pytest.raises(FileNotFoundError):
+        lock.take_turn(wait=True)
+    (tmp_path / "missing").mkdir()
+    assert lock.take_turn(wait=False)
+    lock.end_turn()
+    lock.close()
+
+
+# Forks
+
+
+class Told(forks.ForkAware):
+    def __init__(self):
+        self.told = []
+        forks.watch(self)
+
+    def before_fork(self):
+        self.told.append("before")
+
+    def after_fork_in_parent(self):
+        self.told.append("in the parent")
+
+    def after_fork_in_child(self):
+        self.told.append("in the child")
+
+
+def test_a_fork_tells_those_who_watch_on_both_sides(in_child):
+    told = Told()
+
+    def in_the_child():
+        assert told.told == ["before", "in the child"]
+
+    in_child(in_the_child)
+    assert told.told == ["before", "in the parent"]
+
+
+def test_a_fork_in_c_tells_those_who_watch_and_the_child_notices_when_it_uses_them():
+    told = Told()
+    quiet = forks.ForkAware()  # who overrides nothing is told nothing
+    forks.watch(quiet)
+    pid = ctypes.PyDLL(None).fork()
+    if not pid:
+        forks.notice(told)
+        forks.notice(quiet)
+        grandchild = os.fork()  # a fork of Python's in a child of C's
+        if grandchild:
+            ok = told.told == ["before", "in the child", "before", "in the parent"]
+            os._exit(0 if ok and os.waitpid(grandchild, 0)[1] == 0 else 1)
+        os._exit(0 if told.told == ["before", "in the child", "before", "in the child"] else 1)
+    assert (os.waitpid(pid, 0)[1], told.told) == (0, ["before", "in the parent"])
+
+
+def test_a_child_that_cannot_be_told_is_a_child_all_the_same(in_child):
+    class Broken(Told):
+        def after_fork_in_child(self):
+            raise ZeroDivisionError
+
+    broken, told = Broken(), Told()
+    in_child(lambda: told.told == ["before", "in the child"] or 1 / 0)
+    assert broken.told == ["before", "in the parent"]
