@@ -289,6 +289,23 @@ def test_poison_that_looks_like_an_outage_is_isolated_after_some_rounds(make_rig
     assert rig.counts("lag", "held", "dead", "sent") == (0, 1, 0, 51)
 
 
+def test_an_event_that_is_named_as_failing_for_now_does_not_stop_those_behind_it(make_rig, make_events):
+    down = [True]
+    named = RetryLater("503 for this one")
+
+    def trouble(events):
+        named.events = [event for event in events if event["event"] == "bad"]
+        return RetryLater("503") if down else named if named.events else None
+
+    rig = make_rig(Recorder(trouble))
+    rig.put(*make_events("a", "bad", "b"))
+    for _ in range(delivery.PATIENT_ROUNDS):
+        rig.rounds()
+    down.clear()
+    rig.rounds()
+    assert rig.counts("lag", "held", "dead", "sent") == (0, 1, 0, 2)
+
+
 def test_an_event_that_alone_fails_8_times_beside_others_that_get_through_is_a_dead_letter(make_rig, make_events):
     rig = make_rig(Recorder(failing_for(RuntimeError("HTTP 500"), "poison")))
     rig.put(*make_events("a", "poison", "b"))
@@ -482,6 +499,23 @@ def test_new_lanes_get_half_a_second_a_round_and_the_others_are_held_untried(mak
         "HTTP 401",
         "not tried yet: too many new lanes",
     }
+
+
+def test_new_lanes_that_are_all_taken_share_requests(make_rig, make_event):
+    rig = make_rig(ByKey())
+    rig.put(*(make_event(str(number), f"key {number}") for number in range(500)))
+    rig.rounds()
+    assert rig.destination.sent == [str(number) for number in range(500)]
+    assert len(rig.destination.batches) == 9
+    assert rig.rows("SELECT count(*) FROM lanes WHERE accepted") == [(500,)]
+
+
+def test_a_sick_lane_among_new_ones_is_found(make_rig, make_event):
+    rig = make_rig(ByKey(failing_for(RetryLater("401", hold=True), "7")))
+    rig.put(*(make_event(str(number), f"key {number}") for number in range(20)))
+    rig.rounds()
+    assert rig.destination.sent == [str(number) for number in range(20) if number != 7]
+    assert rig.rows("SELECT lane FROM lanes WHERE hold_s > 0") == [("key 7",)]
 
 
 def test_lanes_never_accepted_do_not_delay_those_that_were(make_rig, make_events):

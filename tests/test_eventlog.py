@@ -302,6 +302,20 @@ def test_old_events_that_a_destination_lacks_stay(make_log, path, make_event):
     assert names(path) == []
 
 
+def test_old_events_wait_for_their_destination_though_the_machine_was_off_for_8_days(make_log, path, make_event):
+    down = [True]
+    destination = Recorder(lambda: RetryLater() if down else None)
+    log = make_log({"it": destination}, keep_days=0)
+    log(make_event("old") | {"receivedAt": "2020-01-01T00:00:00.000Z"})
+    log.close()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE destinations SET claimed_at = claimed_at - 8 * 86400")
+    down.clear()
+    log = make_log({"it": destination}, keep_days=0)
+    assert log.flush(PATIENCE_S)
+    assert destination.sent == ["old"]
+
+
 def test_a_log_that_is_nearly_full_says_so(make_log, make_event, caplog):
     log = make_log({"it": Recorder(lambda: RetryLater("down"))}, max_bytes=500_000)
     with pytest.raises(StorageError):
@@ -429,6 +443,23 @@ def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, 
     log(make_event("after"))
     assert log.flush(PATIENCE_S)
     assert (names(path), destination.sent) == (["after"], ["before", "after"])
+
+
+def test_an_older_copy_in_place_of_the_file_goes_on_from_its_own_position(make_log, path, tmp_path, make_event):
+    destination = Recorder()
+    log = make_log({"it": destination})
+    log(make_event("in the copy"))
+    assert log.flush(PATIENCE_S)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        source.backup(copy)
+    log.put_many(make_event(str(number)) for number in range(50))
+    assert log.flush(PATIENCE_S)
+    (tmp_path / "copy.db").rename(path)
+    with pytest.raises(StorageError, match="was moved or deleted"):
+        log(make_event("refused"))
+    log(make_event("after"))
+    assert log.flush(PATIENCE_S)
+    assert (names(path), destination.sent[-1]) == (["in the copy", "after"], "after")
 
 
 def test_lock_files_that_a_cleaner_removes_leave_one_carrier(make_log, path, make_event):
@@ -844,6 +875,23 @@ def test_an_interrupted_waiter_owes_nothing_to_the_others(tmp_path, make_event, 
         holder.communicate("\n")
     assert in_threads(4, lambda number: sink(make_event("after"))) == []
     sink.close()
+
+
+def test_a_signal_handler_that_raises_when_a_transaction_has_begun_leaves_none_open(log, path, make_event):
+    log(make_event("before"))
+
+    def interrupt(frame, event, arg):  # where Python runs signal handlers too: behind a call of C
+        if event == "c_return" and frame.f_code.co_name == "_begin":
+            raise Interrupted
+
+    sys.setprofile(interrupt)
+    try:
+        with pytest.raises((Interrupted, StorageError)):
+            log(make_event("interrupted"))
+    finally:
+        sys.setprofile(None)
+    log(make_event("after"))
+    assert names(path) == ["before", "after"]
 
 
 HOLDS = """

@@ -95,12 +95,13 @@ class Courier:
 
     def _load(self) -> bool:
         """See that memory and file agree; whether the destination is there."""
+        file = self._positions.file
         now = self._positions.position_and_epoch()
         if now is None:
             self._ledger.log("it was dropped; nothing is sent any more")
             self.forget()
             return False
-        if now[1] != self._ledger.epoch:
+        if now[1] != self._ledger.epoch or self._positions.file != file:  # an older copy was put in its place, say
             self.forget()
             self._ledger.open(*now)
             self._lanes.load()

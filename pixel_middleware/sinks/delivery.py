@@ -139,16 +139,43 @@ class Delivery:
                     self.judge_later()
 
     def deliver_new(self, lanes: dict[str, list[Record]], is_full: bool) -> None:
-        """Deliver what belongs to lanes never accepted, each alone; those beyond `NEW_LANES_S` are held, untried."""
+        """Deliver what belongs to lanes never accepted: each alone, or more and more at once while all are taken.
+
+        Those beyond `NEW_LANES_S` are held, untried.
+        """
         # Less where more stands behind, in which the lanes that were accepted have events too.
-        deadline = time.monotonic() + (NEW_LANES_S / 5 if is_full else NEW_LANES_S)
-        for lane, group in lanes.items():
-            if time.monotonic() > deadline:
+        budget = NEW_LANES_S / 5 if is_full else NEW_LANES_S
+        deadline = time.monotonic() + budget
+        names = list(lanes)
+        size = 1
+        while names:
+            began = time.monotonic()
+            if began > deadline:
                 if not self.got_through:
                     self.judge_later()
-                self._lanes.hold_untried(lane, Failure(group, UNTRIED, False))
+                for lane in names:
+                    self._lanes.hold_untried(lane, Failure(lanes[lane], UNTRIED, False))
+                return
+            together, names = names[:size], names[size:]
+            if size == 1:
+                self.deliver_lane(together[0], lanes[together[0]])
+                took_all = self._lanes.of(together[0]).accepted
             else:
-                self.deliver_lane(lane, group)
+                failed = self._deliver_together(together, lanes)
+                lanes |= failed  # these each alone
+                names = [*failed, *names]
+                took_all = not failed
+            # No larger, if a destination that asks for each lane by itself would take all the time for it.
+            size = 1 if not took_all else size if time.monotonic() - began > budget / 4 else 2 * size
+
+    def _deliver_together(self, names: list[str], lanes: dict[str, list[Record]]) -> dict[str, list[Record]]:
+        """Deliver several lanes by one request; what was not taken of each."""
+        failure = self.send(sorted(itertools.chain(*(lanes[name] for name in names)), key=attrgetter("id")))
+        failed = {} if failure is None else self.by_lane(failure.records)
+        for name in names:
+            if name not in failed:
+                self._lanes.accept(name)
+        return failed
 
     def deliver_lane(self, lane: str, records: list[Record]) -> None:
         """Deliver records of one lane, and decide about those that are not taken. Raises `Down`."""
@@ -254,14 +281,14 @@ class Delivery:
                 left = [*failure.records, *rest[size:]]
                 self._settle(lane, Failure(left, error, True))
                 return
-            if failure.is_named:
+            if isinstance(error, Rejected) and failure.is_named:
                 self._settle(lane, failure)
                 rest, bad = rest[size:], max(0, bad - size)
-            elif size > 1:
-                bad = size
+            elif len(failure.records) > 1:
+                rest, bad = [*failure.records, *rest[size:]], len(failure.records)
             else:
-                self._fail_alone(rest[0], lane, error)
-                rest, bad = rest[1:], 1  # the next one alone: what is at fault comes in runs
+                self._fail_alone(failure.records[0], lane, error)
+                rest, bad = rest[size:], 1  # the next one alone: what is at fault comes in runs
 
     def _fail_alone(self, record: Record, lane: str, error: BaseException) -> None:
         """One record failed alone, after others got through. Raises `Down` if it seems to be everybody's trouble."""

@@ -119,7 +119,7 @@ class EventLog:
             )
         self._store = Store(path, self._on_new_file)
         self._names = list(destinations)
-        self._retention = Retention(self._store.path, max_bytes, keep_days)
+        self._retention = Retention(self._store.path, max_bytes, keep_days, self._names)
         self._rows: GroupCommit[list[_Row]] = GroupCommit(_Rows(self._store, self._retention), self._store.path)
         self._carriers = {
             name: Carrier(

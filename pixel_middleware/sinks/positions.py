@@ -57,6 +57,8 @@ class Positions:
         self._reader = Reader(store.path)
         self._retention = retention
         self._name = name
+        self.file: tuple[int, int] | None = None
+        """The file that the position was read from; a copy of it has the same epoch."""
 
     def claim(self, connection: sqlite3.Connection) -> None:
         """See that the destination has a row: a new one starts at the end of the log."""
@@ -82,6 +84,7 @@ class Positions:
     def position_and_epoch(self) -> tuple[int, int] | None:
         """Where the destination is, and what changes when somebody else moves it; `None` if it was dropped."""
         rows = self._reader.read("SELECT position, epoch FROM destinations WHERE name = ?", self._name)
+        self.file = self._reader.identity
         return (rows[0][0], rows[0][1]) if rows else None
 
     def lanes(self) -> dict[str, Lane]:
@@ -130,9 +133,11 @@ class Positions:
         return due
 
     def save(self, position: int, epoch: int, sums: dict[str, Any], statements: list[Statement]) -> bool:
-        """Write all at once; `False`, and nothing, if somebody else has moved the position meanwhile."""
+        """Write all at once; `False`, and nothing, if somebody else has moved the position, or the file, meanwhile."""
 
         def write(connection: sqlite3.Connection) -> bool:
+            if self._store.identity != self.file:
+                return False
             row = {"position": position, "epoch": epoch, "name": self._name} | sums
             if connection.execute(_SAVE, row).rowcount == 0:
                 return False

@@ -4,10 +4,12 @@ An event may go when every destination has it behind it and it is nobody's setba
 needed or they are older than `keep_days`.
 """
 
+import json
 import logging
 import os
 import sqlite3
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from pixel_middleware.errors import StorageError
@@ -25,12 +27,16 @@ _TRIM_ROWS = 512  # at once, at most: about a millisecond
 
 
 class Retention:
-    """Keeps the file at `path` within its bounds. One a process and file; for who has the turn to write."""
+    """Keeps the file at `path` within its bounds. One a process and file; for who has the turn to write.
 
-    def __init__(self, path: str, max_bytes: int | None, keep_days: float | None) -> None:
+    `own` are the destinations that this process has: they pin what they lack, whatever the clock says.
+    """
+
+    def __init__(self, path: str, max_bytes: int | None, keep_days: float | None, own: Collection[str] = ()) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._keep_days = keep_days
+        self._own = own
         self._looked_at = self._aged_at = self._rescanned_at = float("-inf")
         self._warned_at = {"full": float("-inf"), "unclaimed": float("-inf"), "given up": float("-inf")}
         self._gave_up_at = float("-inf")
@@ -129,7 +135,7 @@ class Retention:
         moment = datetime.now(UTC) - timedelta(days=self._keep_days)
         connection.execute("DELETE FROM refusals WHERE at < ?", (moment.timestamp(),))
         before = timestamp(moment)
-        floor = _floor(connection)
+        floor = _floor(connection, self._own)
         oldest = "SELECT id, received_at FROM events WHERE id <= ? ORDER BY id LIMIT 10000"
         rows = connection.execute(oldest, ((1 << 62) if floor is None else floor,)).fetchall()
         too_old = [(id_,) for id_, received_at in rows if received_at < before]
@@ -142,7 +148,7 @@ class Retention:
 
     def _trim(self, connection: sqlite3.Connection, used: int, excess: int) -> int:
         """Take away the oldest that may go, about `excess` bytes of those in use; how many there were."""
-        floor = _floor(connection)
+        floor = _floor(connection, self._own)
         if floor is None:
             return 0
         if self._may_warn("unclaimed") and (names := unclaimed(connection)):
@@ -166,7 +172,7 @@ class Retention:
     def _limit_bytes(self, connection: sqlite3.Connection) -> int | None:
         if self._max_bytes is not None:
             return self._max_bytes
-        return None if _floor(connection) is None else DEFAULT_BYTES
+        return None if _floor(connection, self._own) is None else DEFAULT_BYTES
 
     def _refuse_full_disk(self, added: int) -> None:
         disk = os.statvfs(self._path)
@@ -229,10 +235,11 @@ def unclaimed(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in connection.execute(query, (time.time() - UNCLAIMED_S,))]
 
 
-def _floor(connection: sqlite3.Connection) -> int | None:
+def _floor(connection: sqlite3.Connection, own: Collection[str] = ()) -> int | None:
     """The id that every destination has behind it; `None` where there is no destination that anybody still has."""
-    query = "SELECT min(position) FROM destinations WHERE claimed_at >= ?"
-    floor: int | None = connection.execute(query, (time.time() - UNCLAIMED_S,)).fetchone()[0]
+    query = "SELECT min(position) FROM destinations WHERE claimed_at >= ? OR name IN (SELECT value FROM json_each(?))"
+    parameters = (time.time() - UNCLAIMED_S, json.dumps(list(own)))
+    floor: int | None = connection.execute(query, parameters).fetchone()[0]
     return floor
 
 

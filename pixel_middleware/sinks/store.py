@@ -43,7 +43,7 @@ class Store(forks.ForkAware):
         self.identity: tuple[int, int] | None = None
         """Device and inode of the file that the writer has open, or had last."""
         self._on_new_file = on_new_file
-        self._is_durable = True
+        self._is_durable: bool | None = True
         self._writing = native_lock()  # never held while waiting for a turn, so that a fork waits for a commit at most
         self._refuse_foreign_file()
         self._lock_file = LockFile.at(self.path + "-lock")
@@ -89,11 +89,12 @@ class Store(forks.ForkAware):
         with self._writing:
             connection = self._opened()
             if durable != self._is_durable:
+                self._is_durable = None  # a signal handler may raise before it is known again
                 # NORMAL leaves the flush to the next durable commit: a power cut may undo it, a crash of ours not.
                 connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._is_durable = durable
-            _begin(connection)
             try:
+                _begin(connection)  # in here: a signal handler may raise as soon as it has begun
                 result = work(connection)
                 if self.identity_at_path() != self.identity:
                     raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
@@ -247,7 +248,8 @@ class Reader(forks.ForkAware):
     """
 
     _connection: sqlite3.Connection | None = None
-    _identity: tuple[int, int] | None = None
+    identity: tuple[int, int] | None = None
+    """Device and inode of the file that was read last."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -284,10 +286,10 @@ class Reader(forks.ForkAware):
             self._close()
 
     def _opened(self) -> sqlite3.Connection:
-        if self._connection is not None and _identity(self._path) != self._identity:
+        if self._connection is not None and _identity(self._path) != self.identity:
             self._close()
         if self._connection is None:
-            self._identity = _identity(self._path)
+            self.identity = _identity(self._path)
             self._connection = _connect(self._path)
             self._connection.execute("PRAGMA query_only = ON")
         return self._connection
