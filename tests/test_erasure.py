@@ -102,7 +102,8 @@ def test_what_waits_for_delivery_is_forgotten_too(path, pixel, make_event):
         destination = "INSERT INTO destinations (name, position, epoch, claimed_at) VALUES ('lake', 2, 1, ?)"
         database.execute(destination, (time.time(),))
         for id_ in (1, 2):
-            database.execute("INSERT INTO setbacks VALUES ('lake', ?, 'k', 'dead', 'no', 1, 0, 100)", (id_,))
+            setback = "INSERT INTO setbacks VALUES ('lake', ?, 'k', 'dead', ?, 1, 0, 100)"
+            database.execute(setback, (id_, f"no to {PERSON}"))
         database.execute("INSERT INTO lanes VALUES ('lake', ?, 1, 0, 0, '')", (PERSON,))
     erased = {"events": 1, "setbacks": 1, "refusals": 0, "sent": {"lake": 0}, "mentions": 0, "came_since": 0}
     assert json.loads(pixel("forget", path, "--anonymous-id", PERSON, "--json")) == erased
@@ -138,6 +139,23 @@ def test_bytes_that_sqlite_left_behind_are_rewritten(path, pixel, make_event):
     assert names(path) == ["other"]
 
 
+def test_an_id_in_a_table_of_another_program_is_an_error(path, pixel, make_event):
+    put(path, make_event("theirs", anonymousId=PERSON))
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE mine AS SELECT ? AS id", (PERSON,))
+    said = pixel("forget", path, "--anonymous-id", PERSON, fails=True)
+    assert said == f"Error: {path} still contains the id, in a place that is not ours, like a table of your own\n"
+
+
+def test_a_file_that_is_locked_is_not_rewritten(path, make_event):
+    put(path, make_event())
+    with closing(Store(path, lambda connection: None)) as store, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match=r"cannot use .*: database is locked"):
+            erasure.empty_wal(store, rebuild=True)
+        other.rollback()
+
+
 def test_mentions_by_others_stay_and_are_counted(path, pixel, make_event):
     put(path, make_event("theirs", anonymousId="7"), make_event("other", properties={"total": "7"}))
     assert pixel("forget", path, "--anonymous-id", "7") == (
@@ -153,7 +171,7 @@ def test_a_reader_of_old_pages_is_waited_for_and_named(path, make_event, monkeyp
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM events").fetchall()
         store.write(lambda connection: connection.execute("DELETE FROM events"))
-        monkeypatch.setattr(erasure, "READERS_S", 0.1)
+        monkeypatch.setattr(erasure, "READERS_S", 0.4)
         with pytest.raises(StorageError, match=r"still stands in .*-wal, since a program has been reading"):
             erasure.empty_wal(store)
         reader.rollback()

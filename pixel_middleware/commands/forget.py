@@ -56,7 +56,9 @@ def _see_that_no_trace_is_left(path: Path, field: str, id_: str, erased: Erased)
     with log_at(path) as store:  # SQLite moves rows between pages, and does not zero every copy
         empty_wal(store, rebuild=True)
     if _contains(path, traces):
-        raise click.ClickException(f"{path} still contains the id; end the programs that use it, and try again")
+        raise click.ClickException(
+            f"{path} still contains the id, in a place that is not ours, like a table of your own"
+        )
 
 
 def _contains(path: Path, texts: set[str]) -> bool:

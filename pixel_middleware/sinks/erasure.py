@@ -124,4 +124,5 @@ def _delete(connection: sqlite3.Connection, ids: str, erased: Erased) -> None:
 def _delete_traces(connection: sqlite3.Connection, refusals: list[Any], id_: str) -> None:
     connection.executemany("DELETE FROM refusals WHERE id = ?", [(each,) for each in refusals])
     connection.execute("DELETE FROM lanes WHERE lane = ?", (id_,))
-    connection.execute("UPDATE destinations SET last_error = '' WHERE instr(last_error, ?)", (id_,))
+    for table, column in (("destinations", "last_error"), ("setbacks", "reason"), ("lanes", "reason")):
+        connection.execute(f"UPDATE {table} SET {column} = '' WHERE instr({column}, ?)", (id_,))

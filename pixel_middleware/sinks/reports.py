@@ -16,7 +16,7 @@ GROUPS = {
 }
 """By what events are counted, in SQL."""
 
-PAGE = 10_000  # rows in memory at once
+PAGE = 500  # rows in memory at once: as many as a processor has near
 PART = 1_000_000  # visitors, and messages, whose hashes are in memory at once: some 300 MB
 
 
