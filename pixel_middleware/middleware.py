@@ -75,6 +75,8 @@ class PixelMiddleware:
             refused=refused,
         )
         self._below = self._endpoint.below
+        self.prefix = prefix
+        """Where the pixels are."""
         start = getattr(sink, "start", None)
         if callable(start):
             start()  # an event log sends what waits in it without waiting for an event

@@ -81,13 +81,17 @@ def run_command(run, tmp_path):
 
 def test_serve_collects_into_a_file_and_prints_what_comes(collector, tmp_path):
     address, process = collector
-    assert process.stdout.readline() == f"Watch them come:      {address}\n"
+    watch = process.stdout.readline()
+    assert re.fullmatch(rf"Watch them come:      {address}\?token=[A-Za-z0-9_-]{{43}}\n", watch)
     example = process.stdout.readline().split()[-1]
     assert get(address + TRACK) == (200, b"OK")
     assert get(address + TRACK.replace("?", ".gif?"))[1][:6] == b"GIF89a"
     assert get(address + TRACK.replace("event", "x"))[0] == 400
     assert get(example) == (200, b"OK")
-    assert b"<h1>Pixels, live</h1>" in get(address)[1]
+    assert get(address)[0] == 403
+    with_cookies = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with with_cookies.open(watch.split()[-1], timeout=PATIENCE_S) as page:
+        assert (page.url, b"<h1>Pixels, live</h1>" in page.read()) == (address, True)
     assert get(address + "elsewhere")[0] == 404
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text("utf-8").splitlines()]
     assert [(event["event"], event["properties"]) for event in events] == [

@@ -23,6 +23,7 @@ from pixel_middleware import Rejected, RetryLater
 from pixel_middleware.commands import cli, terminal
 from pixel_middleware.destinations import Destination
 from pixel_middleware.sinks import EventLog, positions, schema
+from pixel_middleware.watch.live import SECRET
 
 COMMAND = [sys.executable, "-m", "pixel_middleware", "log"]
 REFUSED = "HTTP 400: no such luck"
@@ -622,12 +623,32 @@ def test_check_finds_a_broken_page(path, make_event):
     assert re.search("database disk image is malformed|page", done.output)
 
 
+# the live view
+
+
+def test_live_tells_the_token_that_the_file_keeps(path):
+    with closing(EventLog(path)) as log:
+        token = log.secret(SECRET)
+        assert invoke(path, "live").stdout == f"{token}\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 # files that are none
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["dead"], ["retry"], ["discard"], ["rewind", "lake"], ["drop", "lake"], ["check"], ["send", "lake=http://h"]],
+    [
+        [],
+        ["dead"],
+        ["retry"],
+        ["discard"],
+        ["rewind", "lake"],
+        ["drop", "lake"],
+        ["check"],
+        ["live"],
+        ["send", "lake=http://h"],
+    ],
 )
 @pytest.mark.parametrize(
     ("content", "reason"),
@@ -660,6 +681,6 @@ def test_another_programs_database_is_left_alone(path):
 
 
 def test_help_needs_no_file(path):
-    for command in ("send", "dead", "retry", "discard", "rewind", "drop", "check"):
+    for command in ("send", "dead", "retry", "discard", "rewind", "drop", "check", "live"):
         done = invoke(path, command, "--help")
         assert (done.exit_code, f"log FILE {command} " in done.output) == (0, True)

@@ -5,15 +5,18 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from pixel_middleware.events import Sink
 from pixel_middleware.middleware import PixelMiddleware
+from pixel_middleware.sinks.eventlog import EventLog
 from pixel_middleware.watch.live import LiveView
 
 EXAMPLE = "/pixel/v1/track?writeKey=demo&anonymousId=me&event=Hello"
-THIS_MACHINE = ("127.0.0.0/8", "::1")
 
 
-def collecting_app(sink: Sink, allow: tuple[str, ...] = ()) -> LiveView:
-    """An app that hands events to `sink`; `allow` are networks that may see the page. Raises `ConfigurationError`."""
-    return LiveView(PixelMiddleware(_not_here, sink), "/", allow=[*THIS_MACHINE, *allow] if allow else None)
+def collecting_app(sink: Sink, allow: tuple[str, ...] = (), log: EventLog | None = None) -> LiveView:
+    """An app that hands events to `sink`. The page is for who has its token, which `log` keeps, or is in `allow`.
+
+    Raises `ConfigurationError`, or `StorageError` if the log cannot be used.
+    """
+    return LiveView(PixelMiddleware(_not_here, sink), "/", log=log, allow=allow or None)
 
 
 def _not_here(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

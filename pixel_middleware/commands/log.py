@@ -26,8 +26,10 @@ from pixel_middleware.commands.terminal import (
 from pixel_middleware.destinations import Destination
 from pixel_middleware.sinks import EventLog, positions, soundness
 from pixel_middleware.sinks.eventlog import HUNG_S, DestinationStats, stats
+from pixel_middleware.sinks.kept_secrets import secret
 from pixel_middleware.sinks.retention import DEFAULT_BYTES, pinned_share, unclaimed
 from pixel_middleware.sinks.store import Store
+from pixel_middleware.watch.live import SECRET
 from pixel_middleware.wire.printable import printable
 
 MOST_SHOWN = 20  # dead letters of a destination, and lanes on hold
@@ -311,3 +313,14 @@ def check(path: Path) -> None:
     if faults:
         raise click.exceptions.Exit(1)
     click.echo(f"{path} is sound: version {version}, {events(count)}")
+
+
+@log.command()
+@click.pass_obj
+def live(path: Path) -> None:
+    """Print the token of the live view.
+
+    Open the view's address with `?token=` and this behind it.
+    """
+    with log_at(path) as store:
+        click.echo(secret(store, SECRET))

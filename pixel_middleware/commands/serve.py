@@ -21,7 +21,7 @@ from pixel_middleware.wire.printable import printable
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one.")
 @OUTPUT
 @FORWARD_TO
-@click.option("--allow", metavar="NETWORK", multiple=True, help="Who may see the live view, beside this machine.")
+@click.option("--allow", metavar="NETWORK", multiple=True, help="Who may see the live view without its token.")
 def serve(host: str, port: int, output: Path, destinations: dict[str, Destination], allow: tuple[str, ...]) -> None:
     """Collect events, and show them at /.
 
@@ -30,13 +30,13 @@ def serve(host: str, port: int, output: Path, destinations: dict[str, Destinatio
     listener = _listen(host, port)  # before a file is made
     with bad_parameters():
         sink = opened_sink(output, destinations)
-        app = collecting_app(_announced(sink), allow)
+        app = collecting_app(_announced(sink), allow, sink if isinstance(sink, EventLog) else None)
     server = create_server(app, sockets=[listener])
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     onward = f", and on to {', '.join(map(printable, destinations))}" if destinations else ""
     click.echo(f"Collecting pixels at {address}/pixel/v1/ into {output}{onward}. Press Ctrl-C to stop.")
-    click.echo(f"Watch them come:      {address}/")
+    click.echo(f"Watch them come:      {address}/?token={app.live_token}")
     click.echo(f"Paste into a browser: {address}{EXAMPLE}")
     if isinstance(sink, EventLog):
         sink.start()

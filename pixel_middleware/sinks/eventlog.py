@@ -26,7 +26,7 @@ from pixel_middleware.events import Event, Refusal, timestamp, to_json
 from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
 from pixel_middleware.runtime.threads import offload
-from pixel_middleware.sinks import positions
+from pixel_middleware.sinks import kept_secrets, positions
 from pixel_middleware.sinks.carrier import Carrier
 from pixel_middleware.sinks.positions import Positions
 from pixel_middleware.sinks.refusals import Refusals
@@ -196,6 +196,10 @@ class EventLog:
     def read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of an SQL query of yours, which cannot write. Raises `StorageError`."""
         return self._store.read(query, *parameters)
+
+    def secret(self, name: str) -> str:
+        """A secret that the file keeps under this name; see `kept_secrets.secret`. Raises `StorageError`."""
+        return offload(lambda: kept_secrets.secret(self._store, name))
 
     def message_ids(self) -> set[str]:
         """The messageIds of all events in the file."""
