@@ -60,6 +60,10 @@ class Endpoint:
         for kind in get_args(Kind):
             self._pixels[f"{prefix}/{kind}"] = (kind, image)
             self._pixels[f"{prefix}/{kind}.gif"] = (kind, True if image is None else image)
+        methods = answers.METHODS_WITH_BEACONS if checked["beacons"] else answers.METHODS
+        self._methods = frozenset(methods.split(", "))
+        self._preflight = answers.preflight(methods)
+        self._method_not_allowed = answers.method_not_allowed(methods)
         self._not_found = answers.not_found(self._prefix)
         self._outcomes = Outcomes(checked["refused"], self._trusted_proxies)
 
@@ -78,10 +82,10 @@ class Endpoint:
 
         method = environ["REQUEST_METHOD"]
         if method == "OPTIONS":
-            return answers.PREFLIGHT
-        if method not in ("GET", "HEAD"):
-            record(environ, Outcome("rejected", None, "method_not_allowed", "a pixel takes GET, HEAD and OPTIONS"))
-            return answers.METHOD_NOT_ALLOWED
+            return self._preflight
+        if method not in self._methods:
+            record(environ, Outcome("rejected", None, "method_not_allowed", "a pixel takes no such method"))
+            return self._method_not_allowed
         if pixel is None:
             return self._amp_configuration(environ)
 
@@ -126,7 +130,7 @@ class Endpoint:
                         )
                     event = cast(Event, processed)
         except BadPixel as error:
-            if method == "GET":
+            if method != "HEAD":
                 record(environ, Outcome("rejected", None, error.reason, error.message))
             return answers.rejected(error, image)
         except Exception as error:

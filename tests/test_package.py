@@ -16,6 +16,7 @@ ROOMS = [
     {"processors", "outcomes"},
     {"endpoint"},
     {"middleware", "replay"},
+    {"asgi"},
     {"__init__"},
     {"frameworks", "watch"},
     {"collector"},
