@@ -1,5 +1,8 @@
 """RudderStack's Pixel API as a WSGI middleware: see `PixelMiddleware`."""
 
+import importlib
+from typing import Any
+
 from pixel_middleware.errors import (
     BadPixel,
     ConfigurationError,
@@ -33,3 +36,8 @@ __all__ = [
     "pixel_tag",
     "pixel_url",
 ]
+
+
+def includeme(config: Any) -> None:
+    """Pyramid's `config.include("pixel_middleware")`: see `pixel_middleware.frameworks.pyramid`."""
+    importlib.import_module("pixel_middleware.frameworks.pyramid").includeme(config)

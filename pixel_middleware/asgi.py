@@ -20,7 +20,7 @@ from typing import Any
 from wsgiref.types import WSGIEnvironment
 
 from pixel_middleware import settings
-from pixel_middleware.endpoint import Endpoint
+from pixel_middleware.endpoint import Endpoint, start
 from pixel_middleware.events import Event, Processor
 from pixel_middleware.middleware import ResponseMode, WriteKeys
 from pixel_middleware.outcomes import Stats
@@ -121,9 +121,7 @@ class AsyncEndpoint(forks.ForkAware):
         self.below = self._endpoint.below
         self._threads = _new_threads()
         forks.watch(self)
-        start = getattr(sink, "start", None)
-        if callable(start) and not inspect.iscoroutinefunction(start):
-            start()  # an event log sends what waits in it without waiting for an event
+        start(sink)
 
     async def answer(self, environ: WSGIEnvironment) -> Answer:
         """See `Endpoint.answer`. If it is cancelled, as when the client leaves, the event is still kept."""

@@ -1,5 +1,6 @@
 """The whole decision: what a request below the prefix is answered, and what becomes of its event."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, cast, get_args
@@ -19,6 +20,16 @@ from pixel_middleware.wire.query import LIMITS, Limits, split_pairs
 from pixel_middleware.wire.request import public_origin, text, visit
 
 _log = logging.getLogger("pixel_middleware")
+
+
+def start(sink: Callable[[Event], object]) -> None:
+    """Call the sink's `start()` if it has one, by which an event log sends what waits in it, before any event comes.
+
+    Not if it is an `async def`, which only the app can await.
+    """
+    begin = getattr(sink, "start", None)
+    if callable(begin) and not inspect.iscoroutinefunction(begin):
+        begin()
 
 
 class Endpoint:

@@ -10,7 +10,7 @@ from typing import Literal
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from pixel_middleware import settings
-from pixel_middleware.endpoint import Endpoint
+from pixel_middleware.endpoint import Endpoint, start
 from pixel_middleware.events import Processor, Refusal, Sink
 from pixel_middleware.outcomes import Stats
 
@@ -79,9 +79,7 @@ class PixelMiddleware:
             refused=refused,
         )
         self._below = self._endpoint.below
-        start = getattr(sink, "start", None)
-        if callable(start):
-            start()  # an event log sends what waits in it without waiting for an event
+        start(sink)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI entry point."""

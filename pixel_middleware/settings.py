@@ -32,17 +32,17 @@ def check(**given: Any) -> dict[str, Any]:
     return {row.name: row.check(row.name, given.get(row.name, row.default)) for row in SETTINGS}
 
 
-def read(texts: Mapping[str, str], also: Collection[str] = ()) -> dict[str, Any]:
-    """The values of options given as text; those named in `also` stay text.
+def read(given: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
+    """The values of options given as text; those named in `also` stay text, and what is no text stays as it is.
 
     Raises `ConfigurationError`; of an unknown option it names the nearest.
     """
     values: dict[str, Any] = {}
-    for name, text in texts.items():
+    for name, value in given.items():
         if name in also:
-            values[name] = text.strip()
+            values[name] = value.strip() if isinstance(value, str) else value
         elif name in _BY_NAME:
-            values[name] = _BY_NAME[name].read(name, text.strip())
+            values[name] = _BY_NAME[name].read(name, value.strip()) if isinstance(value, str) else value
         else:
             known = [*also, *_BY_NAME]
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]

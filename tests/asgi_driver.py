@@ -29,14 +29,17 @@ def scope_of(environ):
 
 
 def as_wsgi(app):
-    """A WSGI app that has a wrapped ASGI app answer, in an event loop of its own."""
+    """A WSGI app that has an ASGI app answer, in an event loop of its own."""
 
     def wsgi(environ, start_response):
-        sent = []
+        sent, received = [], []
 
         async def receive():
+            if received:
+                await asyncio.Event().wait()  # the client stays
             length = int(environ.get("CONTENT_LENGTH") or 0)
-            return {"type": "http.request", "body": environ["wsgi.input"].read(length) if length else b""}
+            received.append(environ["wsgi.input"].read(length) if length else b"")
+            return {"type": "http.request", "body": received[0]}
 
         async def send(message):
             sent.append(message)
@@ -48,9 +51,9 @@ def as_wsgi(app):
             for name, value in start["headers"]
         ]
         start_response(f"{start['status']} {REASONS[start['status']]}", headers)
-        return [part["body"] for part in parts]
+        return [part.get("body", b"") for part in parts]
 
-    wsgi.stats = app.stats
+    wsgi.stats = getattr(app, "stats", None)
     return wsgi
 
 
