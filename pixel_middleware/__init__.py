@@ -15,6 +15,7 @@ from pixel_middleware.errors import (
 from pixel_middleware.events import Event, PageEvent, Processor, Refusal, Sink, TrackEvent
 from pixel_middleware.middleware import PixelMiddleware
 from pixel_middleware.outcomes import Stats
+from pixel_middleware.source import Source
 from pixel_middleware.wire.urls import pixel_tag, pixel_url
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Rejected",
     "RetryLater",
     "Sink",
+    "Source",
     "Stats",
     "StorageError",
     "TrackEvent",
