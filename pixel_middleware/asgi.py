@@ -21,7 +21,7 @@ from wsgiref.types import WSGIEnvironment
 
 from pixel_middleware import settings
 from pixel_middleware.endpoint import Endpoint, start
-from pixel_middleware.events import Event, Processor
+from pixel_middleware.events import Event, Processor, Refusal
 from pixel_middleware.middleware import ResponseMode, WriteKeys
 from pixel_middleware.outcomes import Stats
 from pixel_middleware.runtime import forks
@@ -69,6 +69,7 @@ class PixelMiddleware:
         max_params: int = 1000,
         max_depth: int = 32,
         max_event_bytes: int = 65536,
+        refused: Callable[[Refusal], object] | None = None,
     ) -> None:
         self.app: ASGIApp = settings.as_asgi_app("app", app)
         self._endpoint = AsyncEndpoint(
@@ -85,6 +86,7 @@ class PixelMiddleware:
             max_params=max_params,
             max_depth=max_depth,
             max_event_bytes=max_event_bytes,
+            refused=refused,
         )
         self._below = self._endpoint.below.encode("latin-1").decode()
 
