@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import contextvars
 import json
+import sys
 import threading
 
 import pytest
 from asgi_driver import get
-from processes import PATIENCE_S, until_up
+from processes import PATIENCE_S, TESTS, until_up
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -232,18 +233,32 @@ def test_a_sink_is_started_once_unless_that_has_to_be_awaited():
     assert started == ["Plain"]
 
 
-def test_a_forked_child_has_threads_of_its_own(tmp_path, in_child):
-    log = EventLog(tmp_path / "events.db")
-    app = PixelMiddleware(host, log)
+FORKING = """
+import asyncio, os, sys
+sys.path.insert(0, sys.argv[1])
+from asgi_driver import get
+from pixel_middleware.asgi import PixelMiddleware
+from pixel_middleware.sinks import JSONLines
 
-    def pixel():
-        assert asyncio.run(get(app, TRACK))[0] == 200
+async def host(scope, receive, send):
+    pass
 
-    pixel()
-    in_child(pixel)
-    pixel()
-    assert log.stats()["events"] == 3
-    log.close()
+def pixel():
+    assert asyncio.run(get(app, "/pixel/v1/track?writeKey=k&anonymousId=a&event=e"))[0] == 200
+
+app = PixelMiddleware(host, JSONLines(sys.argv[2]))
+pixel()
+child = os.fork()
+pixel()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_child_has_threads_of_its_own(run, tmp_path):
+    done = run([sys.executable, "-W", "ignore", "-c", FORKING, TESTS, tmp_path / "events.jsonl"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len((tmp_path / "events.jsonl").read_text("utf-8").splitlines()) == 3
 
 
 # Clients that leave
