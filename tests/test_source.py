@@ -196,6 +196,7 @@ def test_no_recorded_event_is_lost_when_its_process_is_killed(popen, tmp_path, m
         [sys.executable, source_writer.__file__, tmp_path / "events.db", mode], stdout=subprocess.PIPE, text=True
     )
     recorded = [program.stdout.readline() for _ in range(EVENTS)]
+    assert "" not in recorded, "it ended by itself"
     signal_group(program.pid, signal.SIGKILL)
     recorded += [line for line in program.stdout if line.endswith("\n")]
     with closing(sqlite3.connect(tmp_path / "events.db")) as connection:
