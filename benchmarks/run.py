@@ -12,7 +12,7 @@ from pathlib import Path
 import chart
 import measure
 
-ALL = ["in_process", "memory", "served", "durability", "delivery", "kafka", "replaying", "opens", "asking"]
+ALL = ["in_process", "asgi_face", "memory", "served", "durability", "delivery", "kafka", "replaying", "opens", "asking"]
 DOCS = Path(__file__).parents[1] / "docs"
 
 

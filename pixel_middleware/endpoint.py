@@ -1,5 +1,6 @@
 """The whole decision: what a request below the prefix is answered, and what becomes of its event."""
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, cast, get_args
@@ -19,6 +20,16 @@ from pixel_middleware.wire.query import LIMITS, Limits, split_pairs
 from pixel_middleware.wire.request import public_origin, text, visit
 
 _log = logging.getLogger("pixel_middleware")
+
+
+def start(sink: Callable[[Event], object]) -> None:
+    """Call the sink's `start()` if it has one, by which an event log sends what waits in it, before any event comes.
+
+    Not if it is an `async def`, which only the app can await.
+    """
+    begin = getattr(sink, "start", None)
+    if callable(begin) and not inspect.iscoroutinefunction(begin):
+        begin()
 
 
 class Endpoint:
@@ -60,6 +71,10 @@ class Endpoint:
         for kind in get_args(Kind):
             self._pixels[f"{prefix}/{kind}"] = (kind, image)
             self._pixels[f"{prefix}/{kind}.gif"] = (kind, True if image is None else image)
+        methods = answers.METHODS_WITH_BEACONS if checked["beacons"] else answers.METHODS
+        self._methods = frozenset(methods.split(", "))
+        self._preflight = answers.preflight(methods)
+        self._method_not_allowed = answers.method_not_allowed(methods)
         self._not_found = answers.not_found(self._prefix)
         self._outcomes = Outcomes(checked["refused"], self._trusted_proxies)
 
@@ -78,10 +93,10 @@ class Endpoint:
 
         method = environ["REQUEST_METHOD"]
         if method == "OPTIONS":
-            return answers.PREFLIGHT
-        if method not in ("GET", "HEAD"):
-            record(environ, Outcome("rejected", None, "method_not_allowed", "a pixel takes GET, HEAD and OPTIONS"))
-            return answers.METHOD_NOT_ALLOWED
+            return self._preflight
+        if method not in self._methods:
+            record(environ, Outcome("rejected", None, "method_not_allowed", "a pixel takes no such method"))
+            return self._method_not_allowed
         if pixel is None:
             return self._amp_configuration(environ)
 
@@ -126,7 +141,7 @@ class Endpoint:
                         )
                     event = cast(Event, processed)
         except BadPixel as error:
-            if method == "GET":
+            if method != "HEAD":
                 record(environ, Outcome("rejected", None, error.reason, error.message))
             return answers.rejected(error, image)
         except Exception as error:

@@ -3,7 +3,7 @@
 PixelError
 ├── ConfigurationError   an option is wrong; raised at construction
 ├── BadPixel             a request that cannot become an event; answered 400
-├── UnsendableEvent      an event that no pixel URL can carry; raised while the URL is built
+├── UnsendableEvent      an event that no pixel URL can carry, or that Source does not take
 ├── StorageError         a sink's file cannot take or give events; answered 503
 ├── RetryLater           a destination could not take events now; the log keeps them
 └── Rejected             a destination will never take these events
@@ -71,7 +71,10 @@ class BadPixel(PixelError):
 
 
 class UnsendableEvent(PixelError, ValueError):
-    """An event that no pixel URL can carry. Says what is wrong with it, and quotes none of its values."""
+    """An event that no pixel URL can carry, or that `Source` does not take.
+
+    Says what is wrong with it, and quotes none of its values.
+    """
 
 
 class StorageError(PixelError):

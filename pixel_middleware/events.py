@@ -6,12 +6,16 @@ An event is a plain, JSON-serialisable `dict` in the shape that RudderStack give
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast
 
-from webob import Request
+with warnings.catch_warnings():
+    # WebOb imports the deprecated `cgi` on Python 3.11 and 3.12, and users' tests may make warnings errors.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from webob import Request
 
 Kind = Literal["page", "track"]
 

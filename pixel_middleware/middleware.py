@@ -10,7 +10,7 @@ from typing import Literal
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from pixel_middleware import settings
-from pixel_middleware.endpoint import Endpoint
+from pixel_middleware.endpoint import Endpoint, start
 from pixel_middleware.events import Processor, Refusal, Sink
 from pixel_middleware.outcomes import Stats
 
@@ -33,6 +33,8 @@ class PixelMiddleware:
         processors: called in order before the sink; see `Processor`.
         trusted_proxies: how many proxies of yours stand in front; see `wire.request.client_address`.
         amp: whether to answer `<prefix>/amp.json`; see `wire.amp`.
+        beacons: whether a POST, as `navigator.sendBeacon(url)`, `<a ping>` and AMP's default transport send it,
+            records like a GET; its body is not read. Else it is answered 405, as RudderStack's Pixel API does.
         max_query_bytes, max_params, max_depth, max_event_bytes: see `wire.query.Limits`.
         refused: gets a `Refusal` for each request that was rejected, failed or dropped, such as `log.refused` of an
             `EventLog`, which keeps the newest. Called from the thread that serves the request.
@@ -52,13 +54,14 @@ class PixelMiddleware:
         processors: Iterable[Processor] = (),
         trusted_proxies: int = 0,
         amp: bool = False,
+        beacons: bool = False,
         max_query_bytes: int = 32768,
         max_params: int = 1000,
         max_depth: int = 32,
         max_event_bytes: int = 65536,
         refused: Callable[[Refusal], object] | None = None,
     ) -> None:
-        self.app: WSGIApplication = settings.as_callable("app", app, "a WSGI app", takes=2, may_yield=True)
+        self.app: WSGIApplication = settings.as_wsgi_app("app", app)
         self._endpoint = Endpoint(
             sink,
             prefix=prefix,
@@ -68,6 +71,7 @@ class PixelMiddleware:
             processors=processors,
             trusted_proxies=trusted_proxies,
             amp=amp,
+            beacons=beacons,
             max_query_bytes=max_query_bytes,
             max_params=max_params,
             max_depth=max_depth,
@@ -77,9 +81,7 @@ class PixelMiddleware:
         self._below = self._endpoint.below
         self.prefix = prefix
         """Where the pixels are."""
-        start = getattr(sink, "start", None)
-        if callable(start):
-            start()  # an event log sends what waits in it without waiting for an event
+        start(sink)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI entry point."""

@@ -32,17 +32,17 @@ def check(**given: Any) -> dict[str, Any]:
     return {row.name: row.check(row.name, given.get(row.name, row.default)) for row in SETTINGS}
 
 
-def read(texts: Mapping[str, str], also: Collection[str] = ()) -> dict[str, Any]:
-    """The values of options given as text; those named in `also` stay text.
+def read(given: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
+    """The values of options given as text; those named in `also` stay text, and what is no text stays as it is.
 
     Raises `ConfigurationError`; of an unknown option it names the nearest.
     """
     values: dict[str, Any] = {}
-    for name, text in texts.items():
+    for name, value in given.items():
         if name in also:
-            values[name] = text.strip()
+            values[name] = value.strip() if isinstance(value, str) else value
         elif name in _BY_NAME:
-            values[name] = _BY_NAME[name].read(name, text.strip())
+            values[name] = _BY_NAME[name].read(name, value.strip()) if isinstance(value, str) else value
         else:
             known = [*also, *_BY_NAME]
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
@@ -54,12 +54,18 @@ def read(texts: Mapping[str, str], also: Collection[str] = ()) -> dict[str, Any]
 # What checks return is what the endpoint works with.
 
 
-def as_callable(option: str, given: Any, what: str, takes: int, *, may_yield: bool = False) -> Any:
-    """A callable of so many arguments, where its signature can be read, that does its work when it is called."""
+def as_callable(
+    option: str, given: Any, what: str, takes: int, *, may_yield: bool = False, may_await: bool = False
+) -> Any:
+    """A callable of so many arguments, where its signature can be read, that does its work when it is called.
+
+    With `may_yield` it may be a generator, and with `may_await` a coroutine function: somebody will run them.
+    """
     if not callable(given):
         raise ConfigurationError.must_be(option, what, given)
     works = (given, type(given).__call__)
-    if any(map(inspect.iscoroutinefunction, works)) or any(map(inspect.isasyncgenfunction, works)):
+    is_coroutine = any(map(inspect.iscoroutinefunction, works)) and not may_await
+    if is_coroutine or any(map(inspect.isasyncgenfunction, works)):
         # Nobody would await it: its events would be answered 200 and be gone.
         raise ConfigurationError.must_be(option, f"{what} and no coroutine function", given)
     if any(map(inspect.isgeneratorfunction, works)) and not may_yield:
@@ -87,14 +93,29 @@ def done(result: object, who: str) -> Any:
     return result
 
 
-def as_sink(option: str, given: Any) -> Any:
+def as_wsgi_app(option: str, given: Any) -> Any:
+    """A WSGI app; an ASGI app gets an error that names the face for it."""
+    if any(map(inspect.iscoroutinefunction, (given, type(given).__call__))):
+        raise ConfigurationError.must_be(
+            option, "a WSGI app; for an ASGI app (FastAPI, Starlette) use pixel_middleware.asgi.PixelMiddleware", given
+        )
+    return as_callable(option, given, "a WSGI app", takes=2, may_yield=True)
+
+
+def as_asgi_app(option: str, given: Any) -> Any:
+    """An ASGI app, which takes scope, receive and send."""
+    what = "an ASGI app (for a WSGI app use pixel_middleware.PixelMiddleware)"
+    return as_callable(option, given, what, takes=3, may_await=True)
+
+
+def as_sink(option: str, given: Any, *, may_await: bool = False) -> Any:
     """A callable of one event that is no class: events would be its arguments, and what it makes of them be lost."""
     what = "a callable that takes one event"
     if isinstance(given, type):
         raise ConfigurationError.must_be(
             option, f"{what}; {given.__name__} is a class, so make one: {given.__name__}(...)", given
         )
-    return as_callable(option, given, what, takes=1)
+    return as_callable(option, given, what, takes=1, may_await=may_await)
 
 
 def name_of(given: object) -> str:
@@ -147,9 +168,15 @@ def _image_mode(option: str, given: Any) -> bool | None:
 
 
 def as_prefix(option: str, given: Any) -> str:
-    """The prefix in the form of a `PATH_INFO`: one character for each byte of its UTF-8."""
+    """The prefix in the form of a `PATH_INFO`: one character for each byte of its UTF-8.
+
+    `""` is for a mount where the pixels are: then every path that arrives is the endpoint's.
+    """
+    if given == "":
+        return ""
     if not isinstance(given, str) or not given.startswith("/") or given.endswith("/") or "?" in given:
-        raise ConfigurationError.must_be(option, 'a path like "/pixel/v1", with a slash before and none behind', given)
+        what = 'a path like "/pixel/v1", with a slash before and none behind, or "" for a mount at that path'
+        raise ConfigurationError.must_be(option, what, given)
     return given.encode().decode("latin-1")
 
 
@@ -218,6 +245,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("processors", (), _processors, _objects, "(event, request) -> event, or None to drop it"),
     Setting("trusted_proxies", 0, _number_from(0), _digits, "how many of your proxies append to X-Forwarded-For"),
     Setting("amp", False, _flag, _true_or_false, "True: serve <prefix>/amp.json, a configuration for amp-analytics"),
+    Setting("beacons", False, _flag, _true_or_false, "True: a POST, as sendBeacon() makes it, records like a GET"),
     Setting("max_query_bytes", 32768, _number_from(1), _digits, "longer query strings are refused"),
     Setting("max_params", 1000, _number_from(1), _digits, "more parameters are refused"),
     Setting("max_depth", 32, _number_from(1, _DEEPEST), _digits, "names of more parts are refused"),

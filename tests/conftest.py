@@ -9,13 +9,14 @@ import threading
 from contextlib import ExitStack
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+import asgi_driver
 import coverage_lock  # noqa: F401, before anything that forks
 import processes
 import pytest
 import webtest
 from hypothesis import HealthCheck, settings
 
-from pixel_middleware import PixelMiddleware
+from pixel_middleware import PixelMiddleware, asgi
 from pixel_middleware import events as events_module
 
 # What a machine is busy with must fail no test.
@@ -47,11 +48,22 @@ def events():
 
 
 @pytest.fixture
-def make_client(events):
+def face():
+    """Which face the clients of a test reach; a test that is parametrized with it runs through both."""
+    return "wsgi"
+
+
+@pytest.fixture
+def make_client(events, face):
     """A WebTest client of the wrapped host app; options go to the middleware."""
 
     def make(sink=None, app=host_app, **options):
-        return webtest.TestApp(PixelMiddleware(app, sink or events.append, **options), lint=True)
+        sink = sink or events.append
+        if face == "asgi":
+            wrapped = asgi_driver.as_wsgi(asgi.PixelMiddleware(asgi_driver.as_asgi(app), sink, **options))
+        else:
+            wrapped = PixelMiddleware(app, sink, **options)
+        return webtest.TestApp(wrapped, lint=True)
 
     return make
 

@@ -10,6 +10,9 @@ from wsgiref.simple_server import demo_app
 
 import pytest
 from processes import get_when_up
+from test_asgi import SERVERS as ASGI
+from test_faults import SERVERS as FAULTS
+from test_servers import SERVERS as WSGI
 
 from pixel_middleware import PixelMiddleware
 from pixel_middleware.destinations import RudderStack
@@ -49,6 +52,17 @@ def test_code_in_the_docs_runs(path, tmp_path, monkeypatch, events, free_port):
     for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
         if not block.startswith(">>>") and "serve_forever()" not in block:
             exec(compile(block, str(path), "exec"), names)
+
+
+GUNICORN_CLASSES = {"sync", "gthread", "gevent"}
+
+
+def test_the_readme_lists_the_servers_that_the_tests_run():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    listed = [set(re.search(rf"\| {kind} servers \| (.*) \|", readme)[1].split(", ")) for kind in ("WSGI", "ASGI")]
+    run = [{name.split(" ")[0].rstrip(",") for name in servers} for servers in (WSGI, ASGI)]
+    run[0] |= {"gunicorn" if name.split(", ")[0] in GUNICORN_CLASSES else name.split(",")[0] for name in FAULTS}
+    assert listed == run
 
 
 def test_every_reason_is_documented():

@@ -1,6 +1,7 @@
 """What a client is answered, what reaches the sink, and what an operator is told."""
 
 import functools
+import io
 import json
 import logging
 import threading
@@ -33,6 +34,12 @@ EVERY_ANSWER = {
 }
 TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 AMP = json.loads((Path(__file__).parent / "data" / "amp-requests.json").read_text("utf-8"))
+
+
+@pytest.fixture(params=["wsgi", "asgi"])
+def face(request):
+    """Every test of a client runs through both faces."""
+    return request.param
 
 
 def fail(event):
@@ -319,6 +326,7 @@ class Pending:
         raise AssertionError("nobody runs this")
 
 
+@pytest.mark.parametrize("face", ["wsgi"])  # the other awaits what a sink returns: see test_asgi
 @pytest.mark.parametrize("lazy", [store_later, Pending, generator_sink], ids=lambda lazy: lazy.__name__)
 @pytest.mark.parametrize("where", ["sink", "tee", "processors", "write_keys"])
 def test_work_that_nobody_runs_is_a_failure_and_no_acceptance(make_client, caplog, lazy, where):
@@ -570,7 +578,6 @@ class CoroutineSink:
         ({"prefix": "pixel"}, "prefix must be a path like"),
         ({"prefix": "/pixel/"}, "prefix must be a path like"),
         ({"prefix": "/"}, "prefix must be a path like"),
-        ({"prefix": ""}, "prefix must be a path like"),
         ({"prefix": None}, "prefix must be a path like"),
         ({"response": "png"}, 'response must be "auto", "text" or "gif", got \'png\''),
         ({"response": []}, "response must be"),
@@ -613,6 +620,34 @@ def test_a_wrong_option_says_what_was_given_and_what_is_accepted(options, accept
         PixelMiddleware(**{"app": host_app, "sink": print} | options)
     assert accepted in str(caught.value)
     assert caught.value.option in options
+
+
+def test_an_asgi_app_is_told_its_own_face():
+    async def app(scope, receive, send):
+        raise AssertionError("nobody calls this")
+
+    with pytest.raises(ConfigurationError, match=r"for an ASGI app \(FastAPI, Starlette\) use pixel_middleware.asgi"):
+        PixelMiddleware(app, print)
+
+
+def test_without_a_prefix_every_path_is_the_endpoints(make_client, events):
+    client = make_client(prefix="")
+    client.get("/track.gif?writeKey=k&anonymousId=a&event=e", status=200)
+    assert client.get("/", status=404).text == (
+        "there is no such pixel; use /page or /track, with .gif behind it for an image"
+    )
+    assert [event["event"] for event in events] == ["e"]
+
+
+def test_beacons_are_recorded_if_wanted_and_their_bodies_are_not_read(make_client, events):
+    client = make_client(beacons=True)
+    body = io.BytesIO(b"writeKey=other")
+    response = client.post(TRACK, extra_environ={"wsgi.input": body}, headers={"Content-Type": "text/ping"})
+    assert (response.body, [event["writeKey"] for event in events], body.tell()) == (b"OK", ["k"], 0)
+    assert client.post(PAGE.partition("&")[0], status=400).headers["X-Pixel-Error"] == "missing_anonymous_id"
+    refused = client.put(TRACK, status=405)
+    assert refused.headers["Allow"] == client.options(TRACK).headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+    assert client.app.stats()["rejected"] == {"missing_anonymous_id": 1, "method_not_allowed": 1}
 
 
 def test_the_deepest_event_that_may_be_configured_is_mapped(make_client, events):

@@ -16,6 +16,7 @@ ROOMS = [
     {"processors", "outcomes"},
     {"endpoint"},
     {"middleware", "replay"},
+    {"asgi", "source"},
     {"__init__"},
     {"frameworks", "watch"},
     {"collector"},
@@ -63,6 +64,7 @@ def test_exports_exactly_these_names():
         "Rejected",
         "RetryLater",
         "Sink",
+        "Source",
         "Stats",
         "StorageError",
         "TrackEvent",
@@ -71,6 +73,13 @@ def test_exports_exactly_these_names():
         "pixel_url",
     ]
     assert all(hasattr(pixel_middleware, name) for name in pixel_middleware.__all__)
+
+
+def test_it_is_imported_without_a_warning(run):
+    """As the tests of a user import it who makes warnings errors; WebOb imports the deprecated `cgi` on old Pythons."""
+    for module in ("pixel_middleware", "pixel_middleware.asgi", "pixel_middleware.source", "pixel_middleware.sinks"):
+        done = run([sys.executable, "-W", "error", "-c", f"import {module}"])
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_importing_it_needs_webob_alone(run):

@@ -10,7 +10,7 @@ from dataplane import DataPlane
 from paste.deploy import loadapp
 from processes import until
 
-from pixel_middleware import ConfigurationError, PixelMiddleware
+from pixel_middleware import ConfigurationError, PixelMiddleware, asgi
 from pixel_middleware.frameworks.paste import filter_app_factory
 from pixel_middleware.settings import SETTINGS
 
@@ -77,6 +77,7 @@ def test_every_option_can_be_given(load):
         processors = {HERE}:drop
         trusted_proxies = 1
         amp = true
+        beacons = true
         max_query_bytes = 100
         max_params = 10
         max_depth = 3
@@ -84,6 +85,7 @@ def test_every_option_can_be_given(load):
     )
     assert client.get("/p/track?writeKey=k&userId=u&event=e").content_type == "image/gif"
     assert client.get("/p/amp.json").content_type == "application/json"
+    assert client.post("/p/track?writeKey=k&userId=u&event=e").content_type == "image/gif"
     reasons = [
         client.get(f"/p/track?userId=u&event=e&{more}", status=400).headers["X-Pixel-Error"]
         for more in ["writeKey=no", f"a={'x' * 100}", "&".join(["a"] * 9), "writeKey=k&properties.a.b.c=d"]
@@ -93,7 +95,8 @@ def test_every_option_can_be_given(load):
 
 
 def test_the_table_has_every_option_of_the_middleware_with_its_default():
-    assert {row.name: row.default for row in SETTINGS} == PixelMiddleware.__init__.__kwdefaults__
+    defaults = {row.name: row.default for row in SETTINGS}
+    assert defaults == PixelMiddleware.__init__.__kwdefaults__ == asgi.PixelMiddleware.__init__.__kwdefaults__
 
 
 def is_known(key):

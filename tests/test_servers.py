@@ -19,6 +19,7 @@ SERVERS = {
     "gunicorn gthread": (*GUNICORN, "gthread", "--threads=4"),
     "gunicorn gevent": (*GUNICORN, "gevent"),
     "granian": ("-m", "granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}", "hosting_app:app"),
+    "hypercorn": ("-m", "hypercorn", "--bind=127.0.0.1:{port}", "hosting_app:app"),
     "cheroot": ("-m", "cheroot", "--bind=127.0.0.1:{port}", "hosting_app:app"),
 }
 
@@ -74,6 +75,14 @@ def test_pixels_are_collected_and_all_else_passes_through(site):
     upload = os.urandom(5_000_000)
     with site.open("/an/upload", upload) as answer:
         assert answer.read().decode() == hashlib.sha256(upload).hexdigest()
+
+
+def test_head_is_answered_by_every_server(site):
+    """Hypercorn answers 500 to it where an app sends no chunk at all."""
+    answer = site.raw(
+        b"HEAD /pixel/v1/page.gif?writeKey=k&anonymousId=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    assert (answer.split(b"\r\n")[0][9:12], answer.endswith(b"\r\n\r\n")) == (b"200", True)
 
 
 def test_what_the_real_amp_runtime_sends_arrives(site):

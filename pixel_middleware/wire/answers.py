@@ -36,22 +36,24 @@ HEADERS: Final = (
 )
 
 METHODS: Final = "GET, HEAD, OPTIONS"
+METHODS_WITH_BEACONS: Final = f"{METHODS}, POST"
 
 RETRY_AFTER_S: Final = "10"  # long enough for a restart of what failed, short for a person who waits
 
 
 class Answer:
-    """A finished answer, as a WSGI app. Immutable and thread-safe."""
+    """A finished answer, as a WSGI app. Thread-safe, and shared: whoever reads its parts must not change them."""
 
     def __init__(self, response: Response) -> None:
-        self._status: str = response.status
-        self._headers: list[tuple[str, str]] = response.headerlist
-        self._body: list[bytes] = [response.body]
+        self.status: str = response.status
+        self.headers: list[tuple[str, str]] = response.headerlist
+        self.body: bytes = response.body
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI entry point."""
-        start_response(self._status, self._headers.copy())  # a server or a middleware may add its own
-        return () if environ["REQUEST_METHOD"] == "HEAD" else self._body.copy()
+        start_response(self.status, self.headers.copy())  # a server or a middleware may add its own
+        # An empty chunk for HEAD, since Hypercorn sends the headers with the first chunk only.
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else self.body]
 
 
 def _answer(status: HTTPStatus, body: bytes, content_type: str, *extra: tuple[str, str]) -> Answer:
@@ -79,25 +81,6 @@ FAILED_TEXT: Final = _text(
     HTTPStatus.SERVICE_UNAVAILABLE, "the event could not be stored and is not recorded; send it again later", *_FAILED
 )
 FAILED_GIF: Final = _gif(HTTPStatus.SERVICE_UNAVAILABLE, *_FAILED)
-METHOD_NOT_ALLOWED: Final = _text(
-    HTTPStatus.METHOD_NOT_ALLOWED,
-    f"a pixel takes {METHODS} only; send the event's fields as query parameters of a GET",
-    _reason("method_not_allowed"),
-    ("Allow", METHODS),
-)
-PREFLIGHT: Final = Answer(
-    Response(
-        # No Content-Length: RFC 9110 section 8.6 forbids it with 204.
-        status="204 No Content",
-        headerlist=[
-            *HEADERS,
-            ("Allow", METHODS),
-            ("Access-Control-Allow-Methods", METHODS),
-            ("Access-Control-Allow-Headers", "*"),
-            ("Access-Control-Max-Age", "86400"),
-        ],
-    )
-)
 
 
 def accepted(image: bool) -> Answer:
@@ -115,6 +98,33 @@ def rejected(error: BadPixel, image: bool) -> Answer:
     if image:
         return _gif(HTTPStatus.BAD_REQUEST, _reason(error.reason))
     return _text(HTTPStatus.BAD_REQUEST, error.message, _reason(error.reason))
+
+
+def method_not_allowed(methods: str) -> Answer:
+    """405: a pixel takes these methods."""
+    return _text(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        f"a pixel takes {methods} only; send the event's fields as query parameters of a GET",
+        _reason("method_not_allowed"),
+        ("Allow", methods),
+    )
+
+
+def preflight(methods: str) -> Answer:
+    """204, to OPTIONS: pages of any site may use these methods."""
+    return Answer(
+        Response(
+            # No Content-Length: RFC 9110 section 8.6 forbids it with 204.
+            status="204 No Content",
+            headerlist=[
+                *HEADERS,
+                ("Allow", methods),
+                ("Access-Control-Allow-Methods", methods),
+                ("Access-Control-Allow-Headers", "*"),
+                ("Access-Control-Max-Age", "86400"),
+            ],
+        )
+    )
 
 
 def not_found(prefix: str) -> Answer:

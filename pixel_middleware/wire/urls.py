@@ -169,10 +169,11 @@ def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
         for index, child in enumerate(value):
             yield from _pairs(f"{name}.{index}", child)
     elif value is not None:
-        yield name, _as_text(name, value)
+        yield name, as_url_text(name, value)
 
 
-def _as_text(name: str, value: Any) -> str:
+def as_url_text(name: str, value: Any) -> str:
+    """The text of a value; see the module. Raises `UnsendableEvent`."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float | Decimal):

@@ -1,0 +1,208 @@
+"""The ASGI face, for Starlette, FastAPI, Quart, Litestar: answers what the WSGI face answers, byte for byte.
+
+    from pixel_middleware.asgi import PixelMiddleware
+
+    app = PixelMiddleware(app, log)                     # around any ASGI app
+    app.add_middleware(PixelMiddleware, sink=log)       # or as Starlette and FastAPI have it
+
+All that is no pixel, WebSockets and lifespan too, reaches the app with the objects that the server gave.
+"""
+
+import asyncio
+import inspect
+import io
+import sys
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from typing import Any
+from wsgiref.types import WSGIEnvironment
+
+from pixel_middleware import settings
+from pixel_middleware.endpoint import Endpoint, start
+from pixel_middleware.events import Event, Processor, Refusal
+from pixel_middleware.middleware import ResponseMode, WriteKeys
+from pixel_middleware.outcomes import Stats
+from pixel_middleware.runtime import forks
+from pixel_middleware.wire.answers import Answer
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+AnySink = Callable[[Event], object]
+"""A `Sink`, or an `async def` of one event: accepted once it has been awaited."""
+
+THREADS = 32  # a durable sink shares one flush among all that wait for it, so that many threads cost little
+
+
+class PixelMiddleware:
+    """Makes `app` a pixel endpoint that hands each event to `sink`; every other request passes through.
+
+    Args:
+        app: the ASGI app to wrap.
+        sink: takes one event. An `async def` is awaited in the event loop; what else is callable runs in a thread, so
+            that a slow disk holds up no other request. Its `start()` is called once, unless that is an `async def`.
+            Processors and `write_keys` run in the thread too, with the context variables of the request.
+
+    The options are those of `pixel_middleware.PixelMiddleware`. What a mount took from the path (`root_path`) is no
+    part of `prefix`. Raises `ConfigurationError` for a wrong option.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        sink: AnySink,
+        *,
+        prefix: str = "/pixel/v1",
+        response: ResponseMode = "auto",
+        write_keys: WriteKeys | None = None,
+        require_anonymous_id: bool = True,
+        processors: Iterable[Processor] = (),
+        trusted_proxies: int = 0,
+        amp: bool = False,
+        beacons: bool = False,
+        max_query_bytes: int = 32768,
+        max_params: int = 1000,
+        max_depth: int = 32,
+        max_event_bytes: int = 65536,
+        refused: Callable[[Refusal], object] | None = None,
+    ) -> None:
+        self.app: ASGIApp = settings.as_asgi_app("app", app)
+        self._endpoint = AsyncEndpoint(
+            sink,
+            prefix=prefix,
+            response=response,
+            write_keys=write_keys,
+            require_anonymous_id=require_anonymous_id,
+            processors=processors,
+            trusted_proxies=trusted_proxies,
+            amp=amp,
+            beacons=beacons,
+            max_query_bytes=max_query_bytes,
+            max_params=max_params,
+            max_depth=max_depth,
+            max_event_bytes=max_event_bytes,
+            refused=refused,
+        )
+        self._below = self._endpoint.below.encode("latin-1").decode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        if (
+            scope["type"] != "http"
+            or self._below not in scope["path"]
+            or not path_below_mount(scope).startswith(self._below)
+        ):
+            await self.app(scope, receive, send)
+            return
+        answer = await self._endpoint.answer(environ_of(scope))
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        with suppress(OSError):  # the client has left, which ASGI 2.4 says so; its event is kept
+            await send({"type": "http.response.start", "status": int(answer.status[:3]), "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    def stats(self) -> Stats:
+        """A snapshot of what became of the pixel requests that this process has answered."""
+        return self._endpoint.stats()
+
+
+class AsyncEndpoint(forks.ForkAware):
+    """An `Endpoint` that works in threads of its own, at most `THREADS`, and takes `async def` sinks as well.
+
+    Further requests wait for a thread, as many as the server has connections. Raises `ConfigurationError`.
+    """
+
+    def __init__(self, sink: AnySink, **options: Any) -> None:
+        settings.as_sink("sink", sink, may_await=True)
+        self._endpoint = Endpoint(_awaiting(sink), **options)
+        self.below = self._endpoint.below
+        self._threads = _new_threads()
+        forks.watch(self)
+        start(sink)
+
+    async def answer(self, environ: WSGIEnvironment) -> Answer:
+        """See `Endpoint.answer`. If it is cancelled, as when the client leaves, the event is still kept."""
+        forks.notice(self)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, copy_context().run, self._answer, environ, loop)
+
+    def _answer(self, environ: WSGIEnvironment, loop: asyncio.AbstractEventLoop) -> Answer:
+        _loop.set(loop)
+        return self._endpoint.answer(environ)
+
+    def stats(self) -> Stats:
+        """What became of the pixel requests that this process has answered."""
+        return self._endpoint.stats()
+
+    def after_fork_in_child(self) -> None:
+        """The threads are the parent's: have others."""
+        self._threads = _new_threads()
+
+
+_loop: ContextVar[asyncio.AbstractEventLoop] = ContextVar("_loop")
+"""In a thread of ours, the event loop that waits for it."""
+
+
+def _new_threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="pixel-requests")
+
+
+def _awaiting(sink: AnySink) -> AnySink:
+    """`sink`, called from a thread; what is to be awaited of it is awaited in the event loop meanwhile."""
+
+    async def wait_for(work: Awaitable[object]) -> object:
+        return await work
+
+    def hand_over(event: Event) -> object:
+        returned = sink(event)
+        if returned is None or not inspect.isawaitable(returned):
+            return returned
+        return asyncio.run_coroutine_threadsafe(wait_for(returned), _loop.get()).result()
+
+    return hand_over
+
+
+def path_below_mount(scope: Scope) -> str:
+    """The path without what a mount, or a server's `--root-path`, took of it; servers differ in whether they did."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def environ_of(scope: Scope) -> WSGIEnvironment:
+    """The WSGI environ of an http scope, with an empty body."""
+    server, port = scope.get("server") or ("localhost", 80)
+    environ: WSGIEnvironment = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": scope.get("root_path", "").rstrip("/").encode().decode("latin-1"),
+        "PATH_INFO": path_below_mount(scope).encode().decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": server,
+        "SERVER_PORT": str(port or 80),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": (scope.get("client") or ("", 0))[0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for raw_name, raw_value in scope["headers"]:
+        # As WSGI servers do: `X_Forwarded_For` would overwrite what the proxy says in `X-Forwarded-For`. No length of
+        # a body, since none is read.
+        if b"_" in raw_name or raw_name.lower() == b"content-length":
+            continue
+        key = raw_name.decode("latin-1").upper().replace("-", "_")
+        key = key if key == "CONTENT_TYPE" else f"HTTP_{key}"
+        value = raw_value.decode("latin-1")
+        if key in environ:
+            value = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
+        environ[key] = value
+    return environ
