@@ -102,7 +102,7 @@ def test_it_shows_what_became_of_each_pixel_and_why(watched):
             "id": 4,
             "outcome": "rejected",
             "reason": "method_not_allowed",
-            "message": "a pixel takes GET, HEAD and OPTIONS",
+            "message": "a pixel takes no such method",
             "path": "/pixel/v1/track",
         },
     ]
