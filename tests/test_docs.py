@@ -46,12 +46,13 @@ def test_examples_in_the_docs_are_true(path):
 def test_code_in_the_docs_runs(path, tmp_path, monkeypatch, events, free_port):
     """Each block after the other, as a reader would type them who has an `app`, a `sink` and a `log`."""
     monkeypatch.chdir(tmp_path)
-    log = EventLog("reader.db", {"rudderstack": RudderStack(f"http://127.0.0.1:{free_port}")})
+    log = EventLog(tmp_path / "reader.db", {"rudderstack": RudderStack(f"http://127.0.0.1:{free_port}")})
     names = {"app": PixelMiddleware(demo_app, events.append), "sink": events.append, "log": log}
     names["PixelMiddleware"] = PixelMiddleware  # imported by the README's first snippet, which runs above
     for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
         if not block.startswith(">>>") and "serve_forever()" not in block:
             exec(compile(block, str(path), "exec"), names)
+    log.close()
 
 
 GUNICORN_CLASSES = {"sync", "gthread", "gevent"}
