@@ -513,9 +513,8 @@ def page(browser, serve, events):
     browser.base, browser.polls = f"http://127.0.0.1:{serve(app)}", polls
     browser.get(f"{browser.base}/pixel/live?token={TOKEN}")
     browser.wait_for = lambda condition: until(condition, f"the page to change:\n{browser.page_source}")
-    browser.names = lambda: [
-        name.text for name in browser.find_elements(By.CSS_SELECTOR, "#list li:not([hidden]) .name")
-    ]
+    script = "return [...document.querySelectorAll('#list li:not([hidden]) .name')].map(each => each.textContent)"
+    browser.names = lambda: browser.execute_script(script)
     return browser
 
 
