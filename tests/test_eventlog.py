@@ -1095,7 +1095,7 @@ def test_a_fork_while_json_lines_wait_for_their_file_begins_the_wait_anew(tmp_pa
         holder.stdout.readline()
         thread = threading.Thread(target=sink, args=(make_event("a"),), daemon=True)
         thread.start()
-        until(lambda: sink._lines._has_committer and sink._file._turn.locked())
+        until(lambda: sink._lines._waiting)
         in_child(lambda: None)
         holder.communicate("\n")
         thread.join()

@@ -20,6 +20,7 @@ class File:
 
     def __init__(self):
         self.turn = threading.Lock()
+        self.owner = None
         self.stored = []
         self.busy = []
         self.trouble = lambda: None
@@ -29,10 +30,18 @@ class File:
         error = self.to_take()
         if error is not None:
             raise error
-        return self.turn.acquire(wait)
+        had = self.turn.acquire(wait)
+        if had:
+            self.owner = threading.get_ident()
+        return had
+
+    def has_turn(self):
+        return self.owner == threading.get_ident()
 
     def end_turn(self):
-        self.turn.release()
+        if self.has_turn():
+            self.owner = None
+            self.turn.release()
 
     def commit(self, take):
         if self.busy:

@@ -40,8 +40,11 @@ class Shared(Protocol[T]):
     def take_turn(self, wait: bool) -> bool:
         """Take the file for this thread, as `LockFile.take_turn`."""
 
+    def has_turn(self) -> bool:
+        """Whether this thread has it."""
+
     def end_turn(self) -> None:
-        """Let the next one have it."""
+        """Let the next one have it, if this thread has it."""
 
     def commit(self, take: Callable[[], list[Ticket[T]]]) -> None:
         """Begin, call `take` once for the tickets, and store them; a ticket that fails alone has its `error` set.
@@ -73,13 +76,12 @@ class GroupCommit(forks.ForkAware, Generic[T]):
 
     def _commit_alone(self, ticket: Ticket[T]) -> bool:
         """Commit in this thread, if the file is free; whether that was done."""
+        if self._shared.has_turn():  # a signal handler that came in between
+            return False
         try:
-            if not self._shared.take_turn(wait=False):
-                return False
+            return self._shared.take_turn(wait=False) and self._commit(lambda: [ticket])
         except OSError as error:
             raise StorageError(str(error)) from error
-        try:
-            return self._commit(lambda: [ticket])
         finally:
             self._shared.end_turn()
 
@@ -173,11 +175,11 @@ class GroupCommit(forks.ForkAware, Generic[T]):
                         ticket.end.release()
 
     def _commit_waiting(self) -> None:
-        if self._shared.take_turn(wait=True):
-            try:
-                self._commit(self._take_all)
-            finally:
-                self._shared.end_turn()
+        try:
+            self._shared.take_turn(wait=True)
+            self._commit(self._take_all)
+        finally:
+            self._shared.end_turn()
 
     def after_fork_in_child(self) -> None:
         """Those who wait are the parent's threads, and so is who commits for them."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from pixel_middleware.runtime import forks
-from pixel_middleware.runtime.threads import native_lock
+from pixel_middleware.runtime.threads import native_lock, native_rlock
 
 
 class LockFile(forks.ForkAware):
@@ -44,31 +44,35 @@ class LockFile(forks.ForkAware):
     def take_turn(self, wait: bool) -> bool:
         """Take byte 0, before all other threads and processes; whether it was had. Without `wait`, only if at once.
 
-        Raises `OSError` if the lock file cannot be opened.
+        It is not had by a thread that has it already: a signal handler that came in between. Who calls it must call
+        `end_turn` in a `finally` around the call, since such a handler may raise anywhere. Raises `OSError` if the lock
+        file cannot be opened.
         """
         forks.notice(self)
         turn = self._turn
         if wait:
             self._waiting.append(turn)
-            turn.acquire()
-            self._waiting.pop()
+            try:
+                turn.acquire()
+            finally:
+                self._waiting.pop()
         elif self._waiting or not turn.acquire(False):  # who asks again and again must not starve those who wait
             return False
-        had = False
-        try:
-            had = self._lock(0, wait)
-        finally:
-            if not had:
-                turn.release()
-        return had
+        return self._lock(0, wait)
+
+    def has_turn(self) -> bool:
+        """Whether this thread has the turn."""
+        forks.notice(self)
+        return bool(self._turn._is_owned())
 
     def end_turn(self) -> None:
-        """Let the next one have its turn."""
-        try:
-            if self._fd is not None:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, 0)
-        finally:
-            self._turn.release()
+        """Let the next one have its turn, if this thread has it."""
+        if self._turn._is_owned():
+            try:
+                if self._fd is not None:
+                    fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, 0)
+            finally:
+                self._turn.release()
 
     def claim(self, byte: int, owner: object) -> bool:
         """Whether `owner` holds this byte now: it did already, or nobody does. Never waits. Raises `OSError`."""
@@ -128,7 +132,7 @@ class LockFile(forks.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """The descriptor stays: what it locks is by process."""
-        self._turn = native_lock()
+        self._turn = native_rlock()
         self._waiting: list[object] = []
         self._claiming = native_lock()
         self._opening = native_lock()

@@ -18,6 +18,12 @@ def native_lock() -> Any:
     return monkey.get_original("_thread", "allocate_lock")() if monkey else _thread.allocate_lock()
 
 
+def native_rlock() -> Any:
+    """A lock that knows the real thread that holds it: whoever cleans up may ask whether there is anything to do."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original("_thread", "RLock")() if monkey else _thread.RLock()
+
+
 def threads_are_greenlets() -> bool:
     """Whether gevent has replaced the threads of this process."""
     monkey = sys.modules.get("gevent.monkey")

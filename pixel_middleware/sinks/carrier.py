@@ -16,7 +16,7 @@ POLL_S = 0.2  # how soon events of other processes are seen
 ELECTION_S = 0.5  # how soon a dead carrier is replaced
 CHILD_WAIT_S = 0.2  # of a forked child: many only run another program
 LEAVE_S = 5.0  # how long a process that forks leaves the carrying to its children, once a minute
-_LOOK_S = 600.0  # how often a carrier looks into the file that has not changed
+_LOOK_S = 60.0  # how often a carrier looks into the file that has not changed
 
 
 class Carrier(forks.ForkAware):
@@ -36,7 +36,7 @@ class Carrier(forks.ForkAware):
         self.name = name
         self.positions = Positions(store, retention, name)
         self._is_idle = False
-        self._mark: tuple[int, ...] = ()
+        self._mark: tuple[int, ...] | None = None
         self._look_at = 0.0
         self.carries = False
         """Whether this process is the one that sends."""
@@ -89,7 +89,9 @@ class Carrier(forks.ForkAware):
             return POLL_S
         self._is_idle = False
         pause = self._courier.round()
-        self._mark = mark
+        # A write within the same tick of the clock as the one that the mark tells of would not show.
+        is_old = not mark or time.time_ns() - max(mark) > 100_000_000
+        self._mark = mark if is_old else None
         self._look_at = now + (_LOOK_S if pause is None else pause)
         # A longer wait, for the end of a hold say, must not keep from what comes meanwhile.
         self._is_idle = pause is None or pause > POLL_S
@@ -97,7 +99,7 @@ class Carrier(forks.ForkAware):
 
     def _rest(self) -> None:
         self._is_idle = False
-        self._mark = ()
+        self._mark = None
         self._look_at = 0.0
 
     def _resign(self) -> None:

@@ -256,6 +256,7 @@ class _Rows:
         self._store = store
         self._retention = retention
         self.take_turn = store.take_turn
+        self.has_turn = store.has_turn
         self.end_turn = store.end_turn
 
     def commit(self, take: Callable[[], list[Ticket[list[_Row]]]]) -> None:

@@ -13,7 +13,7 @@ from pixel_middleware.errors import StorageError
 from pixel_middleware.events import Event, to_json
 from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.group_commit import Busy, GroupCommit, Ticket
-from pixel_middleware.runtime.threads import native_lock
+from pixel_middleware.runtime.threads import native_lock, native_rlock
 
 
 class JSONLines:
@@ -116,8 +116,7 @@ class _File(forks.ForkAware):
     def take_turn(self, wait: bool) -> bool:
         """Lock the file, against all threads and processes, and see that it still is the one at `path`."""
         forks.notice(self)
-        turn = self._turn
-        if not turn.acquire(wait):
+        if not self._turn.acquire(wait):
             return False
         try:
             while True:
@@ -130,19 +129,23 @@ class _File(forks.ForkAware):
                     if self._fd == fd:  # or a fork closed it while we waited
                         self._close()
         except BlockingIOError:
-            turn.release()
             return False
-        except BaseException:
-            turn.release()
-            raise
+
+    def has_turn(self) -> bool:
+        """Whether this thread has the file."""
+        forks.notice(self)
+        return bool(self._turn._is_owned())
 
     def end_turn(self) -> None:
-        """Unlock the file."""
-        with self._using:
-            if self._locked_fd is not None:
-                fcntl.flock(self._locked_fd, fcntl.LOCK_UN)
-                self._locked_fd = None
-        self._turn.release()
+        """Unlock the file, if this thread has it."""
+        if self._turn._is_owned():
+            try:
+                with self._using:
+                    fd, self._locked_fd = self._fd, None
+                    if fd is not None:
+                        fcntl.flock(fd, fcntl.LOCK_UN)
+            finally:
+                self._turn.release()
 
     def commit(self, take: Callable[[], list[Ticket[bytes]]]) -> None:
         """Append the lines of the tickets. Raises `OSError`: none is in the file."""
@@ -174,7 +177,7 @@ class _File(forks.ForkAware):
             os.close(fd)
 
     def _renew_locks(self) -> None:
-        self._turn = native_lock()
+        self._turn = native_rlock()
         self._using = native_lock()  # never held while waiting for the file's lock, so that a fork need not
 
     def before_fork(self) -> None:

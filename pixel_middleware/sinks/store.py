@@ -37,6 +37,7 @@ class Store(forks.ForkAware):
     """
 
     _writer: sqlite3.Connection | None = None
+    _wal_inode: tuple[int, int] | None = None
 
     def __init__(self, path: str | os.PathLike[str], on_new_file: Callable[[sqlite3.Connection], object]) -> None:
         self.path = os.fspath(path)
@@ -58,8 +59,12 @@ class Store(forks.ForkAware):
         """Take the turn to write; whether it was had. Without `wait`, only if at once."""
         return self._lock_file.take_turn(wait)
 
+    def has_turn(self) -> bool:
+        """Whether this thread has the turn."""
+        return self._lock_file.has_turn()
+
     def end_turn(self) -> None:
-        """Let the next one have its turn."""
+        """Let the next one have its turn, if this thread has it."""
         self._lock_file.end_turn()
 
     def claim(self, name: str, owner: object) -> bool:
@@ -99,6 +104,8 @@ class Store(forks.ForkAware):
                 if self.identity_at_path() != self.identity:
                     raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
                 connection.execute("COMMIT")
+                if self._wal_inode is None:
+                    self._wal_inode = _identity(self.path + "-wal")
             except BaseException:
                 if connection.in_transaction:
                     with suppress(sqlite3.Error):
@@ -113,8 +120,10 @@ class Store(forks.ForkAware):
         deadline = time.monotonic() + WAIT_S
         try:
             while True:
-                self.take_turn(wait=True)
+                if self.has_turn():
+                    raise StorageError(f"cannot use {self.path}: this thread is using it")
                 try:
+                    self.take_turn(wait=True)
                     return self.transact(work, durable=durable)
                 except Busy as busy:
                     if time.monotonic() > deadline:
@@ -186,6 +195,7 @@ class Store(forks.ForkAware):
     def _connect_to_write(self) -> sqlite3.Connection:
         with _creating, suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._unlink_wal()  # of a file that was deleted
         identity = self.identity_at_path()
         connection = _connect(self.path)
         try:
@@ -215,13 +225,23 @@ class Store(forks.ForkAware):
         return _identity(self.path)
 
     def _leave_lost_file(self) -> None:
-        """Write back what is only in the write-ahead log: another file at the path would take that for its own."""
-        with suppress(sqlite3.Error):
-            self._opened().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Leave a file that is not at the path any more, and nothing beside it that the next would take for its own.
+
+        What is only in its write-ahead log is written back. Not if that is another's by now, who was first.
+        """
+        if self._wal_inode is not None and self._wal_inode == _identity(self.path + "-wal"):
+            with suppress(sqlite3.Error):
+                self._opened().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._unlink_wal()
         self._close_writer()
 
+    def _unlink_wal(self) -> None:
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.unlink(self.path + suffix)
+
     def _close_writer(self) -> None:
-        connection, self._writer = self._writer, None
+        connection, self._writer, self._wal_inode = self._writer, None, None
         if connection is not None:
             connection.close()
 
