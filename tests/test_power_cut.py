@@ -149,7 +149,7 @@ def test_no_power_cut_costs_an_accepted_event(kind, scratch):
 
 POSITION_TOO_EARLY = (
     '        """Deliver the head of the log, so that the position can move behind it. Raises `Down`."""\n',
-    "        if head:\n            self._position = head[-1].id\n            self._save()\n",
+    "        if head:\n            self._ledger.move_to(head[-1].id)\n            self._ledger.save()\n",
 )
 
 

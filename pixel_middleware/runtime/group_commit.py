@@ -72,7 +72,8 @@ class GroupCommit(forks.ForkAware, Generic[T]):
         if self._waiting or threads_are_greenlets() or not self._commit_alone(ticket):
             self._wait_in_line(ticket)
         if ticket.error is not None:
-            raise StorageError(str(ticket.error)) from ticket.error
+            why = str(ticket.error) or type(ticket.error).__name__
+            raise StorageError(why) from ticket.error
 
     def _commit_alone(self, ticket: Ticket[T]) -> bool:
         """Commit in this thread, if the file is free; whether that was done."""
