@@ -401,3 +401,18 @@ def test_commands_in_the_guides_work(asked, run, page, make_event):
         assert re.search(r"^week-47 +2$", done.stdout, re.MULTILINE)
         assert "0 events in events-2.parquet; the last id is 6" in done.stdout
         assert "6 events in november.csv" in done.stdout
+
+
+def test_opens_are_reported_by_who_loaded_them_each_mail_once(pixel, tmp_path, make_event):
+    loads = [("m1", "person"), ("m1", "person"), ("m1", "machine"), ("m2", "machine"), ("m3", "proxy"), ("m4", None)]
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        for message, verdict in loads:
+            context = {} if verdict is None else {"open": {"by": verdict, "reason": "x"}}
+            log(make_event("Opened", context=context) | {"messageId": message})
+    rows = json.loads(pixel("report", tmp_path / "events.db", "--by", "verdict", "--json"))["rows"]
+    assert {row["verdict"]: (row["events"], row["messages"]) for row in rows} == {
+        "person": (2, 1),
+        "machine": (2, 2),
+        "proxy": (1, 1),
+        "": (1, 1),
+    }

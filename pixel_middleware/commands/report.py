@@ -51,7 +51,8 @@ def report(
     """Count the events of the log FILE, their visitors, and their messages.
 
     A message that was stored twice counts once. Days are in UTC; `--by campaign` is properties.campaign, else
-    context.campaign.name; `--by reason` counts the newest requests that were refused, if the log keeps them.
+    context.campaign.name; `--by verdict` is who opened a mail, as judge_open says; `--by reason` counts the newest requests
+    that were refused, if the log keeps them.
     """
     if as_json + as_csv + (page is not None) > 1:
         raise click.UsageError("give one of --json, --csv and --html")

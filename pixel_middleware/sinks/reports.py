@@ -13,6 +13,7 @@ GROUPS = {
     "name": "name",
     "key": "write_key",
     "campaign": f"coalesce(CAST({CAMPAIGN} AS TEXT), '')",
+    "verdict": "coalesce(CAST(event ->> '$.context.open.by' AS TEXT), '')",  # of `judge_open`
 }
 """By what events are counted, in SQL."""
 
