@@ -13,6 +13,7 @@ from pixel_middleware.sinks.ledger import Ledger
 from pixel_middleware.sinks.positions import Positions
 
 NEW_LANES_S = 0.5  # of a round, for lanes that were never accepted
+FLOOD_S = 0.02  # of a round, for them, if some are refused and more stands behind
 MOST_TRIES = 8  # of an event that fails alone
 PATIENT_ROUNDS = 5  # that fail by nobody's fault, before it may be an event's all the same
 _CONTROL_EVERY = 16  # failures alone, between two requests that show that the destination is up
@@ -145,7 +146,8 @@ class Delivery:
         """
         # Less where more stands behind, in which the lanes that were accepted have events too.
         budget = NEW_LANES_S / 5 if is_full else NEW_LANES_S
-        deadline = time.monotonic() + budget
+        started = time.monotonic()
+        deadline = started + budget
         names = list(lanes)
         size = 1
         while names:
@@ -165,6 +167,8 @@ class Delivery:
                 lanes |= failed  # these each alone
                 names = [*failed, *names]
                 took_all = not failed
+            if is_full and not took_all:  # a flood of made-up lanes
+                deadline = min(deadline, started + FLOOD_S)
             # No larger, if a destination that asks for each lane by itself would take all the time for it.
             size = 1 if not took_all else size if time.monotonic() - began > budget / 4 else 2 * size
 
