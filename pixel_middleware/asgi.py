@@ -129,11 +129,9 @@ class AsyncEndpoint(forks.ForkAware):
         """See `Endpoint.answer`. If it is cancelled, as when the client leaves, the event is still kept."""
         forks.notice(self)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, copy_context().run, self._answer, environ, loop)
-
-    def _answer(self, environ: WSGIEnvironment, loop: asyncio.AbstractEventLoop) -> Answer:
-        _loop.set(loop)
-        return self._endpoint.answer(environ)
+        context = copy_context()
+        context.run(_loop.set, loop)
+        return await loop.run_in_executor(self._threads, context.run, self._endpoint.answer, environ)
 
     def stats(self) -> Stats:
         """What became of the pixel requests that this process has answered."""

@@ -86,13 +86,13 @@ class Replay:
         self._known = Known() if known is None else known
         self._since, self._until = since or "", until or "~"
         self._same_lines: dict[bytes, int] = {}
-        self._event: Event | None = None
+        self._made: list[Event] = []  # of the line at hand: one event, or none
         # A log has the client's address, whatever stands in front of the app.
         defaults = {"require_anonymous_id": False, "response": "text"}
         fixed = {"prefix": prefix, "trusted_proxies": 0, "amp": False, "refused": self._note_refusal}
         processors = [_as_logged, *options.pop("processors", ())]
         options = defaults | options | fixed
-        self._endpoint = Endpoint(self._note_event, processors=processors, **options)
+        self._endpoint = Endpoint(self._made.append, processors=processors, **options)
         self._refusal = ""
 
     def events(self, lines: Iterable[bytes]) -> Iterator[Event]:
@@ -126,18 +126,17 @@ class Replay:
             return "not understood"
         if not self._since <= moment < self._until:
             return "another time"
-        return self._answered(_environ(hit, path, query, moment, self._id_of(line)))
-
-    def _answered(self, environ: WSGIEnvironment) -> Event | str:
-        self._event = None
-        self._endpoint.answer(environ)
-        event = self._event
-        if event is None:
+        # Two clicks within a second may leave equal lines: the first, the second, and so on have an id each.
+        digest = hashlib.blake2b(line, digest_size=16).digest()
+        count = self._same_lines[digest] = self._same_lines.get(digest, 0) + 1
+        if count > 1:
+            digest = hashlib.blake2b(digest, digest_size=16, salt=b"%d" % count).digest()
+        self._made.clear()
+        self._endpoint.answer(_environ(hit, path, query, moment, as_uuid(digest, "5")))
+        if not self._made:
             return "not a pixel" if self._refusal == "refused: not_found" else self._refusal
+        event = self._made[0]
         return "known already" if self._known.takes(event) else event
-
-    def _note_event(self, event: Event) -> None:
-        self._event = event
 
     def _note_refusal(self, refusal: Refusal) -> None:
         if refusal.kind == "rejected":
@@ -145,14 +144,6 @@ class Replay:
         else:
             cause = refusal.cause.partition(": ")[0]  # of an exception, its type
             self._refusal = f"{refusal.kind}: {cause}"
-
-    def _id_of(self, line: bytes) -> str:
-        # Two clicks within a second may leave equal lines: the first, the second, and so on have an id each.
-        digest = hashlib.blake2b(line, digest_size=16).digest()
-        count = self._same_lines[digest] = self._same_lines.get(digest, 0) + 1
-        if count > 1:
-            digest = hashlib.blake2b(digest, digest_size=16, salt=b"%d" % count).digest()
-        return as_uuid(digest, "5")
 
 
 class Known:
@@ -172,7 +163,13 @@ class Known:
         self._rows.execute("BEGIN")
         self._has_hits = False
         for event in events:
-            self._add(event)
+            message_id = str(event.get("messageId", ""))
+            id_ = _number(message_id)
+            self._rows.execute("INSERT OR IGNORE INTO ids VALUES (?)", (id_,))
+            if message_id[14:15] != "5":  # else it came from a log, and its line has the same id
+                values = (_said(event), _seconds(event.get("receivedAt", "")), id_)
+                self._rows.execute("INSERT OR IGNORE INTO hits VALUES (?, ?, ?)", values)
+                self._has_hits = True
 
     def takes(self, event: Event) -> bool:
         """Whether this event is stored already; what it was taken for stands for no other. If not, now it is."""
@@ -194,15 +191,6 @@ class Known:
     def close(self) -> None:
         """Forget all."""
         self._rows.close()
-
-    def _add(self, event: Mapping[str, Any]) -> None:
-        message_id = str(event.get("messageId", ""))
-        id_ = _number(message_id)
-        self._rows.execute("INSERT OR IGNORE INTO ids VALUES (?)", (id_,))
-        if message_id[14:15] != "5":  # else it came from a log, and its line has the same id
-            values = (_said(event), _seconds(event.get("receivedAt", "")), id_)
-            self._rows.execute("INSERT OR IGNORE INTO hits VALUES (?, ?, ?)", values)
-            self._has_hits = True
 
 
 def stored_events(sink: EventLog | JSONLines) -> Iterator[Mapping[str, Any]]:
@@ -331,7 +319,10 @@ def _parse_combined(line: str) -> Hit | None:
 def _parse_json(line: bytes) -> Hit | None:
     try:
         fields = json.loads(line.decode("utf-8", "replace"))
-        given = {name: _first(fields, names) for name, names in _JSON_NAMES.items()}
+        given = {
+            field: str(next((fields[name] for name in names if name in fields), ""))
+            for field, names in _JSON_NAMES.items()
+        }
         request = fields.get("request") or f"{fields['request_method']} {fields['request_uri']}"
         method, _, rest = str(request).partition(" ")
         target = _bytewise(rest.partition(" ")[0])
@@ -340,10 +331,6 @@ def _parse_json(line: bytes) -> Hit | None:
         return None
     referer, agent = _bytewise(given["referer"]), _bytewise(given["agent"])
     return Hit(given["address"], given["time"], method, target, status, referer, agent)
-
-
-def _first(fields: dict[str, Any], names: Iterable[str]) -> str:
-    return str(next((fields[name] for name in names if name in fields), ""))
 
 
 def _bytewise(text: str) -> str:
@@ -357,18 +344,14 @@ def _unescaped(text: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else _LETTERS.get(found[2], found[2]), text)
 
 
-def _from_log(logged: str) -> datetime:
-    return datetime.strptime(logged, "%d/%b/%Y:%H:%M:%S %z")
-
-
-def _from_seconds(logged: str) -> datetime:
-    return datetime.fromtimestamp(float(logged), UTC)
-
-
 @lru_cache(maxsize=16)
 def _moment(logged: str) -> str | None:
     """A log's time as an event's; thousands of lines share a second."""
-    for read in (_from_log, datetime.fromisoformat, _from_seconds):
+    for read in (
+        lambda text: datetime.strptime(text, "%d/%b/%Y:%H:%M:%S %z"),
+        datetime.fromisoformat,
+        lambda text: datetime.fromtimestamp(float(text), UTC),
+    ):
         with suppress(ValueError, OverflowError, OSError):
             moment = read(logged)
             return timestamp(moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC))

@@ -44,7 +44,15 @@ def forget(path: Path, anonymous_id: str | None, user_id: str | None, dry_run: b
     if as_object:
         click.echo(json.dumps(asdict(erased)))
     else:
-        _say(erased, dry_run)
+        done = "would be deleted" if dry_run else "deleted"
+        click.echo(f"{events(erased.events)}, {erased.setbacks:,} setbacks and {erased.refusals:,} refusals {done}")
+        for name, count in erased.sent.items():
+            if count:
+                click.echo(f"{printable(name)} has had up to {count:,} of them: have them deleted there too")
+        if erased.mentions:
+            click.echo(f"The text of the id also stands in {events(erased.mentions)} of others, which stay")
+        if erased.came_since:
+            click.echo(f"{events(erased.came_since)} of this person came meanwhile: use the processor `suppress` first")
 
 
 def _see_that_no_trace_is_left(path: Path, field: str, id_: str, erased: Erased) -> None:
@@ -74,15 +82,3 @@ def _contains(path: Path, texts: set[str]) -> bool:
                         return True
                     rest = rest[-longest:]
     return False
-
-
-def _say(erased: Erased, dry_run: bool) -> None:
-    done = "would be deleted" if dry_run else "deleted"
-    click.echo(f"{events(erased.events)}, {erased.setbacks:,} setbacks and {erased.refusals:,} refusals {done}")
-    for name, count in erased.sent.items():
-        if count:
-            click.echo(f"{printable(name)} has had up to {count:,} of them: have them deleted there too")
-    if erased.mentions:
-        click.echo(f"The text of the id also stands in {events(erased.mentions)} of others, which stay")
-    if erased.came_since:
-        click.echo(f"{events(erased.came_since)} of this person came meanwhile: use the processor `suppress` first")

@@ -192,7 +192,12 @@ def dead(path: Path, destination: str | None, as_json: bool) -> None:
                 for letter in _dead_letters(store, name):
                     click.echo(json.dumps(letter))
             else:
-                _show_dead(store, name)
+                count = stats(store)["destinations"][name]["dead"]
+                newest = f", the newest {MOST_SHOWN}" if count > MOST_SHOWN else ""
+                click.echo(f"{printable(name)}: {count:,} dead{newest}")
+                for record, lane, reason in positions.newest_dead_letters(store, name, limit=MOST_SHOWN):
+                    say(f"  {record.id:>6}  ", line(record.event))
+                    say(" " * 10, f"lane {lane[:80]}: {reason}" if lane else reason)
 
 
 def _dead_letters(store: Store, name: str) -> Iterator[dict[str, Any]]:
@@ -201,14 +206,6 @@ def _dead_letters(store: Store, name: str) -> Iterator[dict[str, Any]]:
         for record, lane, reason in letters:
             yield {"destination": name, "id": record.id, "lane": lane, "reason": reason, "event": record.event}
             after = record.id
-
-
-def _show_dead(store: Store, name: str) -> None:
-    count = stats(store)["destinations"][name]["dead"]
-    click.echo(f"{printable(name)}: {count:,} dead" + (f", the newest {MOST_SHOWN}" if count > MOST_SHOWN else ""))
-    for record, lane, reason in positions.newest_dead_letters(store, name, limit=MOST_SHOWN):
-        say(f"  {record.id:>6}  ", line(record.event))
-        say(" " * 10, f"lane {lane[:80]}: {reason}" if lane else reason)
 
 
 def _chosen(store: Store, destination: str | None) -> list[str]:

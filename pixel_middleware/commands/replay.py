@@ -63,8 +63,10 @@ def replay(
     sink = None if dry_run and not output.exists() else opened_sink(output, {} if dry_run else destinations)
     before = sink.stats() if isinstance(sink, EventLog) and destinations and not dry_run else None
     with bad_parameters(), closing(Known(stored_events(sink) if sink else ())) as known:
-        options = _options(texts)
-        replaying = Replay(prefix, statuses or (200,), known, since=since, until=until, **options)
+        options = dict(text.partition("=")[::2] for text in texts)
+        if wrong := {"prefix", "response", "trusted_proxies", "amp", "refused"} & options.keys():
+            raise ConfigurationError("option", f"replay sets {', '.join(sorted(wrong))} itself")
+        replaying = Replay(prefix, statuses or (200,), known, since=since, until=until, **settings.read(options))
         try:
             with tqdm(total=size_of(logs), unit="B", unit_scale=True, disable=None) as bar:
                 for path in logs:
@@ -76,14 +78,6 @@ def replay(
         click.echo(f"{count:>9,}  {'would be stored' if dry_run and outcome == 'stored' else outcome}")
     if isinstance(sink, EventLog) and before is not None:
         send_all(output, sink, destinations, before, timeout_s)
-
-
-def _options(texts: tuple[str, ...]) -> dict[str, Any]:
-    own = {"prefix", "response", "trusted_proxies", "amp", "refused"}
-    given = dict(text.partition("=")[::2] for text in texts)
-    if wrong := own & given.keys():
-        raise ConfigurationError("option", f"replay sets {', '.join(sorted(wrong))} itself")
-    return settings.read(given)
 
 
 def _replay_one(path: Path, replaying: Replay, sink: JSONLines | EventLog | None, bar: Any) -> None:

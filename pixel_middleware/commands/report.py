@@ -18,7 +18,6 @@ from pixel_middleware.commands.terminal import Moment, log_at
 from pixel_middleware.sinks.reports import GROUPS, Counts, refusals
 from pixel_middleware.sinks.reports import report as report_of
 from pixel_middleware.sinks.selection import Selection
-from pixel_middleware.sinks.store import Store
 from pixel_middleware.wire.printable import printable
 
 MOST_SHOWN = {"terminal": 50, "html": 1000}  # rows; JSON and CSV have all
@@ -51,13 +50,19 @@ def report(
     """Count the events of the log FILE, their visitors, and their messages.
 
     A message that was stored twice counts once. Days are in UTC; `--by campaign` is properties.campaign, else
-    context.campaign.name; `--by verdict` is who opened a mail, as judge_open says; `--by reason` counts the newest requests
-    that were refused, if the log keeps them.
+    context.campaign.name; `--by verdict` is who opened a mail, as judge_open says; `--by reason` counts the newest
+    requests that were refused, if the log keeps them.
     """
     if as_json + as_csv + (page is not None) > 1:
         raise click.UsageError("give one of --json, --csv and --html")
     with log_at(path) as store:
-        table = _table(store, by, Selection(since, until))
+        selection = Selection(since, until)
+        if by == "reason":
+            refused = refusals(store, selection)
+            table = Table(by, ("refused",), (sum(refused.values()),), {reason: (n,) for reason, n in refused.items()})
+        else:
+            total, counts = report_of(store, by, selection)
+            table = Table(by, Counts._fields, total, dict(_with_all_days(counts) if by == "day" else counts))
     if as_json:
         rows = [{by: key} | dict(zip(table.columns, row, strict=True)) for key, row in table.rows.items()]
         click.echo(json.dumps(dict(zip(table.columns, table.total, strict=True)) | {"rows": rows}))
@@ -73,14 +78,6 @@ def report(
         click.echo(f"{page} is written")
     else:
         click.echo(_text(table, sys.stdout.isatty()))
-
-
-def _table(store: Store, by: str, selection: Selection) -> Table:
-    if by == "reason":
-        counts = refusals(store, selection)
-        return Table(by, ("refused",), (sum(counts.values()),), {reason: (n,) for reason, n in counts.items()})
-    total, rows = report_of(store, by, selection)
-    return Table(by, Counts._fields, total, dict(_with_all_days(rows) if by == "day" else rows))
 
 
 def _with_all_days(rows: dict[str, Counts]) -> dict[str, Counts]:
@@ -119,8 +116,9 @@ def _text(table: Table, on_terminal: bool) -> str:
     if on_terminal:
         left = shutil.get_terminal_size().columns - sum(widths[1:]) - 2 * len(widths) - BAR
         widths[0] = min(widths[0], max(10, left))
-    most = max((row[0] for _, row in shown), default=0)
-    bars = ["", *(_bar(row[0], most) if on_terminal else "" for _, row in shown), ""]
+    most = max((row[0] for _, row in shown), default=0) or 1
+    eighths = [round(row[0] / most * BAR * 8) if on_terminal else 0 for _, row in shown]
+    bars = ["", *("█" * (count // 8) + " ▏▎▍▌▋▊▉"[count % 8].strip() for count in eighths), ""]
     texts = [
         "  ".join(
             [
@@ -134,11 +132,6 @@ def _text(table: Table, on_terminal: bool) -> str:
     if on_terminal and (more := _more(table, shown)):
         texts.append(more)
     return "\n".join(texts)
-
-
-def _bar(count: int, most: int) -> str:
-    eighths = round(count / most * BAR * 8) if most else 0
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def _html(path: Path, table: Table, since: str | None, until: str | None) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -11,7 +10,7 @@ from waitress.server import create_server
 from pixel_middleware.collector.app import EXAMPLE, collecting_app
 from pixel_middleware.commands.terminal import FORWARD_TO, OUTPUT, bad_parameters, line, opened_sink
 from pixel_middleware.destinations import Destination
-from pixel_middleware.events import Event, Sink
+from pixel_middleware.events import Event
 from pixel_middleware.sinks import EventLog
 from pixel_middleware.wire.printable import printable
 
@@ -30,7 +29,12 @@ def serve(host: str, port: int, output: Path, destinations: dict[str, Destinatio
     listener = _listen(host, port)  # before a file is made
     with bad_parameters():
         sink = opened_sink(output, destinations)
-        app = collecting_app(_announced(sink), allow, sink if isinstance(sink, EventLog) else None)
+
+        def announce(event: Event) -> None:
+            sink(event)
+            click.echo(line(event))
+
+        app = collecting_app(announce, allow, sink if isinstance(sink, EventLog) else None)
     server = create_server(app, sockets=[listener])
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -41,16 +45,6 @@ def serve(host: str, port: int, output: Path, destinations: dict[str, Destinatio
     if isinstance(sink, EventLog):
         sink.start()
     server.run()
-
-
-def _announced(sink: Sink) -> Callable[[Event], None]:
-    """`sink`, with one line on the terminal for each event that it took."""
-
-    def announce(event: Event) -> None:
-        sink(event)
-        click.echo(line(event))
-
-    return announce
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,10 +90,15 @@ def clear_errors() -> Iterator[None]:
 
 def opened_sink(output: Path, destinations: dict[str, Destination]) -> JSONLines | EventLog:
     """The sink of `--output` and `--forward-to`; says how many older events a new destination will not get."""
+    count, new = 0, []
     with bad_parameters():
-        older = _older_events(output, destinations) if destinations and output.exists() else {}
+        if destinations and output.exists():
+            with closing(Store(output, lambda connection: None)) as store:
+                if soundness.version(store) != 0 and (count := stats(store)["events"]):
+                    known = positions.names(store)
+                    new = [name for name in destinations if name not in known]
         sink = sink_to(output, destinations)
-    for name, count in older.items():
+    for name in new:
         say_older(output, name, count)
     return sink
 
@@ -104,15 +109,6 @@ def say_older(path: Path, name: str, count: int) -> None:
         f"{printable(name)} is new to {path}: it gets what comes from now on, and not the {events(count)} before."
     )
     click.echo(f"To send them too: pixel-middleware log {path} rewind {name}")
-
-
-def _older_events(output: Path, destinations: Iterable[str]) -> dict[str, int]:
-    """For each destination that the log does not know, how many events it has. Raises `StorageError`."""
-    with closing(Store(output, lambda connection: None)) as store:
-        if soundness.version(store) == 0:
-            return {}
-        count = stats(store)["events"]
-        return {name: count for name in destinations if count and name not in positions.names(store)}
 
 
 @contextmanager

@@ -12,9 +12,10 @@ docs/how-to/opens.md says where the rows come from, how often they are wrong, an
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Literal, NamedTuple
 
 from webob import Request
@@ -108,11 +109,6 @@ SAFARI = r"(version/[\d.]+( mobile/\w+)? safari/[\d.]+|mobile/\w+)"
 SYSTEMS = "windows|macintosh|x11|linux|android|iphone|ipad|ipod|blackberry|bb10|symbian|series|bada|web0s|msie"
 
 
-def _is_listed(agent: str) -> bool:
-    """Whether one of the 1,500 patterns of https://github.com/monperrus/crawler-user-agents fits."""
-    return bool(is_crawler(agent, case_sensitive=False))
-
-
 AGENTS = (
     Agent("no_agent", "", _has("^$")),
     # Prefetches: the mail has arrived, and nobody has opened it yet.
@@ -181,7 +177,8 @@ AGENTS = (
     # Robots by their manners: an address for complaints, or a word that says what they are.
     Agent("crawler", "", _has(r"(^|\+|[;(] ?)https?://|khtml, like gecko; ")),
     Agent("crawler", "", _has(r"compatible;[^)]*bot\b|^[\w.-]*bot\b|bot/\d|spider|crawler|scraper")),
-    Agent("crawler", "", _is_listed),
+    # The 1,500 patterns of https://github.com/monperrus/crawler-user-agents.
+    Agent("crawler", "", lambda agent: is_crawler(agent, case_sensitive=False)),
     # What Mail on a Mac and the new Outlook send: the engine, and no more.
     Agent("client, shared_agent", "", _has(rf"({SYSTEMS}).*{ENGINE}$")),
     # Any other browser; compatible things that do not say with what are seldom one.
@@ -233,8 +230,15 @@ class judge_open:
         of_agent, provider = judge_agent(environ.get("HTTP_USER_AGENT", "")[:MOST_AGENT_CHARACTERS])
         signs = set(of_agent)
         signs.update(sign for sign, key, find in HEADERS if key in environ and find(environ[key].lower()))
-        if self._networks and self._is_in_network(event["request_ip"]):
-            signs.add("listed_network")
+        if self._networks:
+            with suppress(ValueError):  # no address
+                address = ipaddress.ip_address(event["request_ip"])
+                address = getattr(address, "ipv4_mapped", None) or address
+                if any(
+                    version == address.version and int(address) >> (address.max_prefixlen - length) in networks
+                    for (version, length), networks in self._networks.items()
+                ):
+                    signs.add("listed_network")
         seconds = _seconds_since_sent(event) if environ.get(VERIFIED) else None
         signs.update(["no t"] if seconds is None else [sign for sign, end in self._ends if seconds < end])
 
@@ -246,16 +250,6 @@ class judge_open:
             verdict["secondsSinceSent"] = int(seconds)
         event["context"]["open"] = verdict
         return event
-
-    def _is_in_network(self, text: str) -> bool:
-        try:
-            address = _unmapped(ipaddress.ip_address(text))
-        except ValueError:
-            return False
-        return any(
-            version == address.version and int(address) >> (address.max_prefixlen - length) in networks
-            for (version, length), networks in self._networks.items()
-        )
 
 
 def drop_machines(event: Event, request: Request) -> Event | None:
@@ -307,7 +301,3 @@ def _by_length(networks: Iterable[str | IPv4Network | IPv6Network]) -> dict[tupl
         start = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
         found.setdefault((network.version, network.prefixlen), set()).add(start)
     return found
-
-
-def _unmapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address

@@ -8,8 +8,6 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from webob import Request
@@ -83,7 +81,9 @@ class daily_visitor:
     def _shared_salt(self) -> _Salt:
         """What the file has for today, put there if it has another day's. Raises `StorageError`."""
         try:
-            with _locked(self._path) as file:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
                 _check_owner(self._path, os.fstat(file))
                 content = os.pread(file, _LENGTH + 1, 0)
                 record = _RECORD.fullmatch(content)
@@ -98,6 +98,8 @@ class daily_visitor:
                     os.pwrite(file, b"pixel-middleware daily salt 1 %08d %s\n" % (day, secret.hex().encode()), 0)
                     os.fsync(file)
                 return _Salt(day, secret, _state(os.fstat(file)))
+            finally:
+                os.close(file)
         except OSError as error:
             raise _unusable(self._path, error.strerror) from error
 
@@ -112,16 +114,6 @@ def _today() -> int:
 
 def _state(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_ctime_ns
-
-
-@contextmanager
-def _locked(path: str) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
-    finally:
-        os.close(file)
 
 
 def _check_owner(path: str, status: os.stat_result) -> None:

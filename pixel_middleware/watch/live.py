@@ -29,7 +29,6 @@ from webob import Response
 
 from pixel_middleware import settings
 from pixel_middleware.errors import ConfigurationError
-from pixel_middleware.events import Event
 from pixel_middleware.outcomes import OUTCOME, Outcome
 from pixel_middleware.sinks.eventlog import EventLog
 from pixel_middleware.wire.answers import Answer
@@ -118,7 +117,12 @@ class LiveView:
     def _answer(self, environ: WSGIEnvironment, path: str) -> Answer:
         query = parse_qs(environ.get("QUERY_STRING", "")[:4096], keep_blank_values=True)
         if path == self._page_path and any(map(self._is_token, query.get("token", ()))):
-            return self._welcome(environ)
+            # The token goes into a cookie, and out of the address bar, the history and what is copied from them.
+            # Relative, since a proxy may have taken the front of the path away. So is the cookie's path.
+            page = f"./{self._page_path.rpartition('/')[2]}"
+            secure = "; Secure" if environ.get("wsgi.url_scheme") == "https" else ""
+            cookie = f"{self._cookie}={self.live_token}; HttpOnly; SameSite=Strict{secure}"
+            return _answer("303 See Other", "text/plain", b"", ("Location", page), ("Set-Cookie", cookie))
         if not (self._knows_token(environ) or self._is_admitted(environ)):
             return _FORBIDDEN
         if path == self._page_path:
@@ -139,14 +143,6 @@ class LiveView:
     def _is_token(self, given: str) -> bool:
         """In a time that does not tell how much of it is right."""
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.live_token.encode())
-
-    def _welcome(self, environ: WSGIEnvironment) -> Answer:
-        """The token goes into a cookie, and out of the address bar, the history and what is copied from them."""
-        # Relative, since a proxy may have taken the front of the path away. So is the cookie's path.
-        page = f"./{self._page_path.rpartition('/')[2]}"
-        secure = "; Secure" if environ.get("wsgi.url_scheme") == "https" else ""
-        cookie = f"{self._cookie}={self.live_token}; HttpOnly; SameSite=Strict{secure}"
-        return _answer("303 See Other", "text/plain", b"", ("Location", page), ("Set-Cookie", cookie))
 
 
 class _Seen:
@@ -215,6 +211,10 @@ def _entry(now: float, outcome: Outcome, environ: WSGIEnvironment) -> bytes:
     is no more than that it was.
     """
     event = outcome.event if isinstance(outcome.event, dict) else None
+    try:
+        shown = "" if event is None else _ENCODER.encode(event)
+    except Exception as error:  # whatever a processor put into it, and however that fails
+        shown = f"this event cannot be shown: {type(error).__name__}"
     was_refused = outcome.name in ("rejected", "failed")
     fields = {
         "outcome": outcome.name,
@@ -229,7 +229,7 @@ def _entry(now: float, outcome: Outcome, environ: WSGIEnvironment) -> bytes:
         "message": outcome.message,
         "path": text(environ, "PATH_INFO"),
         "query": text(environ, "QUERY_STRING") if was_refused else "",
-        "event": "" if event is None else _json(event),
+        "event": shown,
     }
     fields = {name: value for name, value in fields.items() if value}
     entry = _encoded(fields)
@@ -243,13 +243,6 @@ def _text_at(value: Any, *names: str) -> str:
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value if isinstance(value, str) else ""
-
-
-def _json(event: Event) -> str:
-    try:
-        return _ENCODER.encode(event)
-    except Exception as error:  # whatever a processor put into it, and however that fails
-        return f"this event cannot be shown: {type(error).__name__}"
 
 
 def _cut(value: str, most: int) -> str:
@@ -282,14 +275,15 @@ def _as_guard(allow: Any) -> Guard:
         ) from error
     if not networks:
         raise ConfigurationError.must_be("allow", "a list of networks like ['10.0.0.0/8'], or a callable", allow)
-    return lambda environ: any(_is_in(network, environ) for network in networks)
 
+    def is_in_network(environ: WSGIEnvironment) -> bool:
+        try:
+            address = ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
+        except ValueError:
+            return False
+        return any(address in network for network in networks)
 
-def _is_in(network: ipaddress.IPv4Network | ipaddress.IPv6Network, environ: WSGIEnvironment) -> bool:
-    try:
-        return ipaddress.ip_address(environ.get("REMOTE_ADDR", "")) in network
-    except ValueError:
-        return False
+    return is_in_network
 
 
 def _answer(status: str, content_type: str, body: bytes, *extra: tuple[str, str]) -> Answer:

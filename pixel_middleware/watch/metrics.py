@@ -31,7 +31,16 @@ class PixelCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of this moment; of a log that cannot be read, that alone. Never an error's text."""
-        yield self._requests()
+        requests = CounterMetricFamily(
+            "pixel_requests", "Pixel requests by what became of them.", labels=["outcome", "reason"]
+        )
+        answered = self._middleware.stats()
+        requests.add_metric(["accepted", ""], answered["accepted"])
+        requests.add_metric(["dropped", ""], answered["dropped"])
+        requests.add_metric(["failed", ""], answered["failed"])
+        for reason, count in answered["rejected"].items():
+            requests.add_metric(["rejected", reason], count)
+        yield requests
         if self._log is not None:
             try:
                 stats = self._log.stats()
@@ -40,19 +49,6 @@ class PixelCollector(Collector):
             yield GaugeMetricFamily("pixel_log_readable", "Whether the file of the log can be read.", stats is not None)
             if stats is not None:
                 yield from _of_log(stats)
-
-    def _requests(self) -> Metric:
-        requests = CounterMetricFamily("pixel_requests", "Pixel requests by what became of them.", labels=_LABELS)
-        stats = self._middleware.stats()
-        requests.add_metric(["accepted", ""], stats["accepted"])
-        requests.add_metric(["dropped", ""], stats["dropped"])
-        requests.add_metric(["failed", ""], stats["failed"])
-        for reason, count in stats["rejected"].items():
-            requests.add_metric(["rejected", reason], count)
-        return requests
-
-
-_LABELS = ["outcome", "reason"]
 
 
 _GAUGES = (
