@@ -31,11 +31,12 @@ sink = EventLog(path, {"it": Nowhere()}, retry_min_s=0.01, retry_max_s=0.02) if 
 def event(name):
     return make_event("track", {"writeKey": "k", "anonymousId": "a", "event": name, "messageId": name}, Visit())
 
-acknowledged, interrupted = [], []
+acknowledged, interrupted, done = [], [], []
 
 def put(number):
-    for count in range(20):
-        name = f"{number}-{count}"
+    count = 0
+    while not done:
+        name, count = f"{number}-{count}", count + 1
         try:
             with gevent.Timeout(0.02):
                 sink(event(name))
@@ -57,6 +58,7 @@ def hold():
         "    time.sleep(0.05)\\n"
     )
     gevent.subprocess.run([sys.executable, "-c", program, path], check=True)
+    done.append(True)
 
 sink(event("before"))
 gevent.joinall([gevent.spawn(hold), *(gevent.spawn(put, number) for number in range(60))], raise_error=True)
