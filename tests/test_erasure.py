@@ -181,15 +181,15 @@ def test_a_reader_of_old_pages_is_waited_for_and_named(path, make_event, monkeyp
 
 def test_events_that_came_meanwhile_are_named(path, pixel, make_event, monkeypatch):
     put(path, make_event("theirs", anonymousId=PERSON))
-    delete = erasure._delete
+    count = erasure._count
 
-    def delete_and_put(connection, ids, erased):
-        delete(connection, ids, erased)
+    def count_and_put(connection, ids, erased):
+        count(connection, ids, erased)
         columns = "received_at, type, write_key, message_id, visitor, name, event"
         values = ("", "track", "k", "m", PERSON, "new", json.dumps({"anonymousId": PERSON}, ensure_ascii=False))
         connection.execute(f"INSERT INTO events ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
-    monkeypatch.setattr(erasure, "_delete", delete_and_put)
+    monkeypatch.setattr(erasure, "_count", count_and_put)
     said = pixel("forget", path, "--anonymous-id", PERSON).splitlines()
     assert said[1:] == ["1 event of this person came meanwhile: use the processor `suppress` first"]
 

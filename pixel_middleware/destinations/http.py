@@ -53,7 +53,11 @@ class Peer:
         Raises `RetryLater` if there is no answer `timeout_s` after the call, however it drips.
         """
         if self._pid != os.getpid():
-            self._pool, self._pid = self._connect(), os.getpid()
+            timeout = self._urllib3.Timeout(connect=self._deadline.timeout_s, read=self._deadline.timeout_s)
+            pool = self._urllib3.connection_from_url(self._url, maxsize=1, timeout=timeout)
+            own = {"deadline": self._deadline, "response_class": partial(_PunctualResponse, self._deadline)}
+            pool.ConnectionCls = type("PunctualConnection", (_PunctualSending, pool.ConnectionCls), own)
+            self._pool, self._pid = pool, os.getpid()
         self._deadline.start()
         try:
             response = self._pool.request(
@@ -62,7 +66,15 @@ class Peer:
             with response:  # a connection whose answer was read whole is back in the pool by then
                 text = response.read(MAX_ANSWER_BYTES, decode_content=False)
         except self._urllib3.exceptions.HTTPError as error:
-            raise RetryLater(f"{self}: no answer ({type(error).__name__})", cause=self._cause(error)) from error
+            known = self._urllib3.exceptions
+            causes = {
+                known.NameResolutionError: "resolve",
+                known.NewConnectionError: "connect",  # which urllib3 counts as a timeout
+                known.TimeoutError: "timeout",
+                known.SSLError: "tls",
+            }
+            cause = next((cause for kind, cause in causes.items() if isinstance(error, kind)), "connect")
+            raise RetryLater(f"{self}: no answer ({type(error).__name__})", cause=cause) from error
         short = text[:200].decode("utf-8", "replace").strip()
         return response.status, short, seconds_of(response.headers.get("Retry-After"))
 
@@ -71,23 +83,6 @@ class Peer:
         if self._pool is not None and self._pid == os.getpid():
             self._pool.close()
         self._pool, self._pid = None, 0
-
-    def _connect(self) -> Any:
-        timeout = self._urllib3.Timeout(connect=self._deadline.timeout_s, read=self._deadline.timeout_s)
-        pool = self._urllib3.connection_from_url(self._url, maxsize=1, timeout=timeout)
-        own = {"deadline": self._deadline, "response_class": partial(_PunctualResponse, self._deadline)}
-        pool.ConnectionCls = type("PunctualConnection", (_PunctualSending, pool.ConnectionCls), own)
-        return pool
-
-    def _cause(self, error: Exception) -> str:
-        known = self._urllib3.exceptions
-        if isinstance(error, known.NameResolutionError):
-            return "resolve"
-        if isinstance(error, known.NewConnectionError):  # which urllib3 counts as a timeout
-            return "connect"
-        if isinstance(error, known.TimeoutError):
-            return "timeout"
-        return "tls" if isinstance(error, known.SSLError) else "connect"
 
 
 class _Deadline:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from pixel_middleware.destinations.base import Record, RecordDestination, Undelivered
@@ -139,7 +139,13 @@ class Kafka(RecordDestination):
         """Hand all records to the producer; what is returned waits for the brokers, and raises what failed."""
         batch = _Batch(records)
         self._produce_all(batch)
-        return partial(self._finish, batch)
+
+        def end() -> None:
+            self._wait(batch)
+            self._deliver_apart([record for record, _ in self._sort_out(batch)], batch.undelivered)
+            batch.undelivered.raise_if_any()
+
+        return end
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Return once the brokers have acknowledged all. Raises `RetryLater` or `Rejected`, by name."""
@@ -214,7 +220,8 @@ class Kafka(RecordDestination):
             except self._library.KafkaException as error:  # by librdkafka itself, so it is about this one
                 reason = error.args[0]
                 if reason.name() in _REFUSED:
-                    batch.undelivered.reject(record, f"{_said(reason)} ({self._size_limit()})")
+                    limit = self._config.get("message.max.bytes", 1_000_000)
+                    batch.undelivered.reject(record, f"{_said(reason)} (message.max.bytes is {limit})")
                     continue
                 trouble = self._judge(reason, topic or "")
             except BufferError:
@@ -242,12 +249,6 @@ class Kafka(RecordDestination):
         if len(self._topics) >= _MOST_TOPICS:
             self._topics.clear()
         self._topics.add(topic)
-
-    def _finish(self, batch: "_Batch") -> None:
-        """Wait for a batch. Raises `RetryLater` or `Rejected`, by name."""
-        self._wait(batch)
-        self._deliver_apart([record for record, _ in self._sort_out(batch)], batch.undelivered)
-        batch.undelivered.raise_if_any()
 
     def _wait(self, batch: "_Batch") -> None:
         """Return when all is acknowledged or has failed: an outage fails what is still under way, too."""
@@ -319,9 +320,6 @@ class Kafka(RecordDestination):
     def _on_error(self, error: Any) -> None:
         """Keep what librdkafka says while it tries again by itself: each message only ever says that it timed out."""
         self._troubles[error.name()] = _AFTER.sub("", error.str())
-
-    def _size_limit(self) -> str:
-        return f"message.max.bytes is {self._config.get('message.max.bytes', 1_000_000)}"
 
     def _check_config(self) -> None:
         try:

@@ -18,6 +18,7 @@ from pixel_middleware.events import timestamp, to_json
 from pixel_middleware.wire.printable import is_blank
 
 NEVER = (400, 413)
+_IDS = ("anonymousId", "userId")
 
 
 class RudderStack(RecordDestination):
@@ -59,7 +60,7 @@ class RudderStack(RecordDestination):
         now = datetime.now(UTC)
         by_key: dict[str, list[Part]] = {}
         for record in records:
-            if is_blank(record.visitor) and _has_no_id(record):
+            if is_blank(record.visitor) and all(is_blank(str(record.event.get(name) or "")) for name in _IDS):
                 undelivered.reject(record, "anonymousId and userId are blank to rudder-server")
             else:
                 by_key.setdefault(record.write_key, []).append((record, as_sent(record, now).encode()))
@@ -98,20 +99,6 @@ def as_sent(record: Record, now: datetime) -> str:
     return to_json(sent)
 
 
-def moved_on(sent_at: Any, received_at: str, now: datetime) -> str | None:
-    """`sent_at`, by the client's clock, plus the time since `received_at` by ours; `None` if it is no moment."""
-    if sent_at == received_at:
-        return timestamp(now)
-    try:
-        moment = _moment(str(sent_at).strip())
-        if moment is None:
-            return None
-        moved = moment.replace(tzinfo=moment.tzinfo or UTC) + (now - datetime.fromisoformat(received_at))
-        return timestamp(moved.astimezone(UTC))
-    except (ValueError, OverflowError):
-        return None
-
-
 _ISO = re.compile(r"\d{4}-\d\d-\d\d")
 _RFC_2822 = re.compile(
     r"(?:[A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)? (?:[+-]\d{4}|GMT|UTC|UT|Z)"
@@ -121,14 +108,21 @@ _PER_SECOND = {10: 1, 13: 1000, 16: 1_000_000, 19: 1_000_000_000}
 """What a Unix time counts in, by its number of digits: so rudder-server tells them apart."""
 
 
-def _moment(text: str) -> datetime | None:
-    """The moment that a client wrote. Raises `ValueError` or `OverflowError`."""
-    if text.isascii() and text.isdigit() and len(text) in _PER_SECOND:
-        return _EPOCH + timedelta(microseconds=int(text) * 1_000_000 // _PER_SECOND[len(text)])
-    if _ISO.match(text):
-        return datetime.fromisoformat(text)
-    return parsedate_to_datetime(text) if _RFC_2822.fullmatch(text) else None
-
-
-def _has_no_id(record: Record) -> bool:
-    return all(is_blank(str(record.event.get(name) or "")) for name in ("anonymousId", "userId"))
+def moved_on(sent_at: Any, received_at: str, now: datetime) -> str | None:
+    """`sent_at`, by the client's clock, plus the time since `received_at` by ours; `None` if it is no moment."""
+    if sent_at == received_at:
+        return timestamp(now)
+    try:
+        text = str(sent_at).strip()
+        if text.isascii() and text.isdigit() and len(text) in _PER_SECOND:
+            moment = _EPOCH + timedelta(microseconds=int(text) * 1_000_000 // _PER_SECOND[len(text)])
+        elif _ISO.match(text):
+            moment = datetime.fromisoformat(text)
+        elif _RFC_2822.fullmatch(text):
+            moment = parsedate_to_datetime(text)
+        else:
+            return None
+        moved = moment.replace(tzinfo=moment.tzinfo or UTC) + (now - datetime.fromisoformat(received_at))
+        return timestamp(moved.astimezone(UTC))
+    except (ValueError, OverflowError):
+        return None

@@ -50,23 +50,24 @@ class Webhook(RecordDestination):
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Return once all are taken. Raises `RetryLater` or `Rejected`, by name."""
+
+        def post(parts: Sequence[Part]) -> None:
+            body = b"[" + b",".join(text for _, text in parts) + b"]"
+            headers = self._headers | {"Idempotency-Key": hashlib.sha256(body).hexdigest()[:32]}
+            if self._secret is not None:
+                headers[SIGNATURE] = sign(self._secret, int(time.time()), body)
+            status, text, retry_after = self._peer.post(body, headers)
+            if not 200 <= status < 300:
+                raise refusal(status, text, retry_after, never=NEVER, hold=False)
+
         undelivered = Undelivered()
         with suppress(RetryLater):  # which is noted as well
-            post_in_bodies([(record, record.text.encode()) for record in records], self._post, undelivered)
+            post_in_bodies([(record, record.text.encode()) for record in records], post, undelivered)
         undelivered.raise_if_any()
 
     def close(self) -> None:
         """Close the connection."""
         self._peer.close()
-
-    def _post(self, parts: Sequence[Part]) -> None:
-        body = b"[" + b",".join(text for _, text in parts) + b"]"
-        headers = self._headers | {"Idempotency-Key": hashlib.sha256(body).hexdigest()[:32]}
-        if self._secret is not None:
-            headers[SIGNATURE] = sign(self._secret, int(time.time()), body)
-        status, text, retry_after = self._peer.post(body, headers)
-        if not 200 <= status < 300:
-            raise refusal(status, text, retry_after, never=NEVER, hold=False)
 
 
 def sign(secret: str, moment: int, body: bytes) -> str:

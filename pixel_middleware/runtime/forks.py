@@ -131,11 +131,6 @@ def _after_in_c() -> None:
 _HOOK = ctypes.CFUNCTYPE(None)
 _in_c: Any = (_HOOK(_before_in_c), _HOOK(_after_in_c), None)
 
-
-def _watch_forks_in_c() -> None:
-    with suppress(AttributeError, OSError):  # another C library than glibc: Python's hooks are all there is
-        ctypes.CDLL(None).__register_atfork(*_in_c, None)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(_in_c))  # C may call them for as long as the process lives
-
-
-_watch_forks_in_c()
+with suppress(AttributeError, OSError):  # another C library than glibc: Python's hooks are all there is
+    ctypes.CDLL(None).__register_atfork(*_in_c, None)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_in_c))  # C may call them for as long as the process lives

@@ -104,20 +104,17 @@ class LockFile(forks.ForkAware):
 
     def _lock(self, byte: int, wait: bool) -> bool:
         while True:
-            fd = self._opened()
+            with self._opening:
+                if self._fd is None:
+                    self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                    self._status = os.fstat(self._fd)
+                fd = self._fd
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
             except (BlockingIOError, PermissionError):
                 return False
             if self._is_at_path(fd):
                 return True
-
-    def _opened(self) -> int:
-        with self._opening:
-            if self._fd is None:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._status = os.fstat(self._fd)
-            return self._fd
 
     def _is_at_path(self, fd: int) -> bool:
         """Whether the file is still the one at the path; if not, it is closed, and all that it locked is free."""

@@ -104,13 +104,10 @@ class Carrier(forks.ForkAware):
 
     def _resign(self) -> None:
         if self.carries:
-            self._finish()
+            with suppress(StorageError):  # what was delivered is delivered again, by who carries next
+                self._courier.finish()
             self.carries = False
         self._store.release(self.name, self)
-
-    def _finish(self) -> None:
-        with suppress(StorageError):  # what was delivered is delivered again, by who carries next
-            self._courier.finish()
 
     def _leave(self) -> None:
         self._resign()

@@ -72,7 +72,8 @@ class Courier:
                 self._retry_what_waits()
             if self._ledger.epoch < 0:  # somebody has moved the position meanwhile: it is read anew first
                 return 0.0
-            head = self._head()
+            last = self._ledger.position if self._flight is None else self._flight[0][-1].id
+            head = self._positions.head(last, self._batch_size)
             self._deliver(head)
         except Down as down:
             pause = self._pause_for(down.error)
@@ -81,7 +82,10 @@ class Courier:
             return min(BEAT_S, pause)
         self._delivery.failures = 0
         self._ledger.save()
-        return 0.0 if len(head) == self._batch_size or self._flight else self._until_next_try(bool(head))
+        if head:
+            return 0.0 if len(head) == self._batch_size or self._flight else LINGER_S
+        due = [moment for moment in (self._lanes.next_due(), self._delivery.suspect_due()) if moment is not None]
+        return max(LINGER_S, min(due) - time.time()) if due else None
 
     def finish(self) -> None:
         """Wait for what is under way, and write what has changed."""
@@ -110,11 +114,6 @@ class Courier:
             self._lanes.bound_holds()
         self._clock = time.time()
         return True
-
-    def _head(self) -> list[Record]:
-        if self._flight is None:
-            return self._positions.head(self._ledger.position, self._batch_size)
-        return self._positions.head(self._flight[0][-1].id, self._batch_size)
 
     def _deliver(self, head: list[Record]) -> None:
         """Deliver the head of the log, so that the position can move behind it. Raises `Down`."""
@@ -255,9 +254,3 @@ class Courier:
         if after is not None:
             return after
         return random.uniform(self._retry_min_s, ceiling)  # jitter: many hosts must not come back at once
-
-    def _until_next_try(self, worked: bool) -> float | None:
-        if worked:
-            return LINGER_S
-        due = [moment for moment in (self._lanes.next_due(), self._delivery.suspect_due()) if moment is not None]
-        return max(LINGER_S, min(due) - time.time()) if due else None

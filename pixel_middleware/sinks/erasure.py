@@ -5,7 +5,6 @@ import sqlite3
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 from urllib.parse import unquote_plus
 
 from pixel_middleware.errors import StorageError
@@ -38,6 +37,18 @@ def forget(store: Store, selection: Selection, id_: str, *, dry_run: bool = Fals
     Works in chunks, between which others write. Deleted bytes are zeroed, and the write-ahead log is emptied. Raises
     `StorageError`.
     """
+
+    def delete(connection: sqlite3.Connection, ids: str) -> None:
+        _count(connection, ids, erased)
+        for table in ("setbacks", "events"):
+            connection.execute(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+
+    def delete_traces(connection: sqlite3.Connection) -> None:
+        connection.executemany("DELETE FROM refusals WHERE id = ?", [(each,) for each in refusals])
+        connection.execute("DELETE FROM lanes WHERE lane = ?", (id_,))
+        for table, column in (("destinations", "last_error"), ("setbacks", "reason"), ("lanes", "reason")):
+            connection.execute(f"UPDATE {table} SET {column} = '' WHERE instr({column}, ?)", (id_,))
+
     erased = Erased(sent={name: 0 for (name,) in store.read("SELECT name FROM destinations ORDER BY name")})
     up_to = newest_id(store)
     for rows in pages(store, selection, "id", up_to_id=up_to):
@@ -45,12 +56,12 @@ def forget(store: Store, selection: Selection, id_: str, *, dry_run: bool = Fals
         if dry_run:
             store.look(partial(_count, ids=ids, erased=erased))
         else:
-            store.write(partial(_delete, ids=ids, erased=erased), durable=True)
+            store.write(partial(delete, ids=ids), durable=True)
     refused = store.read("SELECT id, query, user_agent, path, message FROM refusals")
     refusals = [row[0] for row in refused if any(id_ in text or id_ in unquote_plus(text) for text in row[1:])]
     erased.refusals = len(refusals)
     if not dry_run:
-        store.write(lambda connection: _delete_traces(connection, refusals, id_), durable=True)
+        store.write(delete_traces, durable=True)
         where, parameters = selection.where()
         ((erased.came_since,),) = store.read(f"SELECT count(*) FROM events WHERE {where}", *parameters)
     ((mentions,),) = store.read("SELECT count(*) FROM events WHERE instr(event, ?)", as_json(id_)[1:-1])
@@ -113,16 +124,3 @@ def _count(connection: sqlite3.Connection, ids: str, erased: Erased) -> None:
     )
     for name, sent in connection.execute(query, (ids,)):
         erased.sent[name] = erased.sent.get(name, 0) + sent
-
-
-def _delete(connection: sqlite3.Connection, ids: str, erased: Erased) -> None:
-    _count(connection, ids, erased)
-    for table in ("setbacks", "events"):
-        connection.execute(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-
-
-def _delete_traces(connection: sqlite3.Connection, refusals: list[Any], id_: str) -> None:
-    connection.executemany("DELETE FROM refusals WHERE id = ?", [(each,) for each in refusals])
-    connection.execute("DELETE FROM lanes WHERE lane = ?", (id_,))
-    for table, column in (("destinations", "last_error"), ("setbacks", "reason"), ("lanes", "reason")):
-        connection.execute(f"UPDATE {table} SET {column} = '' WHERE instr({column}, ?)", (id_,))

@@ -16,6 +16,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -166,10 +167,14 @@ class EventLog:
         """Wait until what the log holds now is delivered to all destinations, or dead; whether it was, in that time."""
         self.start()
         deadline = time.monotonic() + timeout_s
-        newest = self._newest()
+        ((newest,),) = self._store.read("SELECT coalesce(max(id), 0) FROM events")
+        is_behind = (
+            "SELECT EXISTS (SELECT 1 FROM destinations WHERE name = ? AND position < ?) "
+            "OR EXISTS (SELECT 1 FROM setbacks WHERE destination = ? AND state = 'held' AND id <= ?)"
+        )
         while True:
             self._wake()
-            if all(self._has_delivered(name, newest) for name in self._carriers):
+            if not any(self._store.read(is_behind, name, newest, name, newest)[0][0] for name in self._carriers):
                 return True
             if time.monotonic() >= deadline:
                 return False
@@ -238,16 +243,6 @@ class EventLog:
             carrier.start()
             carrier.wake()
 
-    def _newest(self) -> int:
-        return int(self._store.read("SELECT coalesce(max(id), 0) FROM events")[0][0])
-
-    def _has_delivered(self, name: str, newest: int) -> bool:
-        query = (
-            "SELECT EXISTS (SELECT 1 FROM destinations WHERE name = ? AND position < ?) "
-            "OR EXISTS (SELECT 1 FROM setbacks WHERE destination = ? AND state = 'held' AND id <= ?)"
-        )
-        return not self._store.read(query, name, newest, name, newest)[0][0]
-
 
 class _Rows:
     """The table of events, as a group commit writes it: a record is a list of rows, stored all or none."""
@@ -313,9 +308,14 @@ def _stats_of(
     lag = max(0, newest - position)
     if lag and carrier and now - beat_at > HUNG_S:
         last_error = f"process {carrier} carries, and has said nothing for {now - beat_at:.0f} s: it hangs, or is gone"
+    age_s = 0.0
+    for received_at in oldest:
+        if received_at is not None:
+            with suppress(ValueError):  # another program's idea of a moment
+                age_s = max(age_s, now - datetime.fromisoformat(received_at).replace(tzinfo=UTC).timestamp())
     return DestinationStats(
         lag=lag,
-        oldest_age_s=max((_age_s(each, now) for each in oldest if each is not None), default=0.0),
+        oldest_age_s=age_s,
         held=held,
         dead=dead,
         given_up=given_up,
@@ -325,13 +325,6 @@ def _stats_of(
         last_error=last_error,
         carries=carries,
     )
-
-
-def _age_s(received_at: str, now: float) -> float:
-    try:
-        return max(0.0, now - datetime.fromisoformat(received_at).replace(tzinfo=UTC).timestamp())
-    except ValueError:  # another program's idea of a moment
-        return 0.0
 
 
 def _row(event: Event) -> _Row:

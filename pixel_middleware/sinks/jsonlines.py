@@ -46,7 +46,11 @@ class JSONLines:
 
     def message_ids(self) -> set[str]:
         """The messageIds of all events in the file; half a line has none."""
-        return {message_id for line in self.lines() if (message_id := _message_id(line))}
+        ids = set()
+        for line in self.lines():
+            with suppress(ValueError, LookupError, TypeError):
+                ids.add(str(json.loads(line)["messageId"]))
+        return ids - {""}
 
     def lines(self) -> Iterator[str]:
         """The lines of the file; one may be half a line."""
@@ -123,11 +127,13 @@ class _File(forks.ForkAware):
                 fd = self.open()
                 fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
                 with self._using:
-                    if self._fd == fd and self._is_at_path(fd):
-                        self._locked_fd = fd
-                        return True
-                    if self._fd == fd:  # or a fork closed it while we waited
-                        self._close()
+                    if self._fd != fd:  # a fork closed it while we waited
+                        continue
+                    with suppress(FileNotFoundError):
+                        if os.path.samestat(os.fstat(fd), os.stat(self.path)):
+                            self._locked_fd = fd
+                            return True
+                    self._close()
         except BlockingIOError:
             return False
 
@@ -164,12 +170,6 @@ class _File(forks.ForkAware):
             except OSError:
                 os.ftruncate(fd, size)
                 raise
-
-    def _is_at_path(self, fd: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(fd), os.stat(self.path))
-        except FileNotFoundError:
-            return False
 
     def _close(self) -> None:
         fd, self._fd, self._locked_fd = self._fd, None, None
@@ -211,13 +211,6 @@ def _copy(lines: BinaryIO, to: IO[bytes], is_meant: Callable[[bytes], bool], *, 
         else:
             to.write(line)
     return count
-
-
-def _message_id(line: str) -> str:
-    try:
-        return str(json.loads(line)["messageId"])
-    except (ValueError, LookupError, TypeError):
-        return ""
 
 
 def _flush_directory_of(path: str) -> None:

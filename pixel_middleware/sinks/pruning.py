@@ -24,25 +24,25 @@ def prune(store: Store, before: str, *, undelivered: bool = False) -> Pruned:
     Events that a destination has not had, or that are its setbacks, are left unless `undelivered`. Works in chunks,
     between which others write. Raises `StorageError`.
     """
+
+    def delete(connection: sqlite3.Connection, ids: str) -> tuple[int, int]:
+        among = "FROM events WHERE id IN (SELECT value FROM json_each(?))"
+        delivered = (
+            "id <= coalesce((SELECT min(position) FROM destinations), id) "
+            "AND NOT EXISTS (SELECT 1 FROM setbacks WHERE setbacks.id = events.id)"
+        )
+        ((lacked,),) = connection.execute(f"SELECT count(*) {among} AND NOT ({delivered})", (ids,))
+        if undelivered:
+            connection.execute("DELETE FROM setbacks WHERE id IN (SELECT value FROM json_each(?))", (ids,))
+            return connection.execute(f"DELETE {among}", (ids,)).rowcount, lacked
+        return connection.execute(f"DELETE {among} AND {delivered}", (ids,)).rowcount, lacked
+
     deleted = lacking = 0
     for rows in pages(store, Selection(until=before), "id", up_to_id=newest_id(store)):
         ids = json.dumps([id_ for (id_,) in rows])
-        gone, lacked = store.write(partial(_prune, ids=ids, undelivered=undelivered))
+        gone, lacked = store.write(partial(delete, ids=ids))
         deleted += gone
         lacking += lacked
     moment = datetime.fromisoformat(before).timestamp()
     store.write(lambda connection: connection.execute("DELETE FROM refusals WHERE at < ?", (moment,)))
     return Pruned(deleted, lacking)
-
-
-def _prune(connection: sqlite3.Connection, ids: str, undelivered: bool) -> tuple[int, int]:
-    among = "FROM events WHERE id IN (SELECT value FROM json_each(?))"
-    delivered = (
-        "id <= coalesce((SELECT min(position) FROM destinations), id) "
-        "AND NOT EXISTS (SELECT 1 FROM setbacks WHERE setbacks.id = events.id)"
-    )
-    ((lacking,),) = connection.execute(f"SELECT count(*) {among} AND NOT ({delivered})", (ids,))
-    if undelivered:
-        connection.execute("DELETE FROM setbacks WHERE id IN (SELECT value FROM json_each(?))", (ids,))
-        return connection.execute(f"DELETE {among}", (ids,)).rowcount, lacking
-    return connection.execute(f"DELETE {among} AND {delivered}", (ids,)).rowcount, lacking

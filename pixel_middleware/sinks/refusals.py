@@ -15,6 +15,11 @@ KEPT = 1000  # rows, each with a whole query
 MOST_A_SECOND = 100
 WRITE_EVERY_S = 1.0
 
+_INSERT = (
+    "INSERT INTO refusals (at, kind, reason, message, path, query, user_agent, network, cause) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
 
 class Refusals:
     """Collects refusals, and writes them once a second in a thread of its own. Thread-safe, fork-safe."""
@@ -37,18 +42,14 @@ class Refusals:
         collected = []
         while self._collected:
             collected.append(self._collected.popleft())
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.executemany(_INSERT, collected)
+            connection.execute("DELETE FROM refusals WHERE id <= (SELECT max(id) FROM refusals) - ?", (KEPT,))
+
         if collected:
             try:
-                self._store.write(lambda connection: _insert(connection, collected))
+                self._store.write(insert)
             except StorageError as error:  # the events come first: these are lost
                 _log.warning("%d refused requests could not be kept: %s", len(collected), error)
         return WRITE_EVERY_S
-
-
-def _insert(connection: sqlite3.Connection, refusals: list[Refusal]) -> None:
-    insert = (
-        "INSERT INTO refusals (at, kind, reason, message, path, query, user_agent, network, cause) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    )
-    connection.executemany(insert, refusals)
-    connection.execute("DELETE FROM refusals WHERE id <= (SELECT max(id) FROM refusals) - ?", (KEPT,))

@@ -76,7 +76,10 @@ class Retention:
                 "it is delivered"
             )
         self._slack = min(self._slack, (room - used) // 8)  # other processes add at the same time
-        self._warn_if_nearly_full(connection, used, limit)
+        if used > limit * 0.8 and self._may_warn("full"):
+            share = pinned_share(connection) * used / limit
+            if share > 0.8:
+                _log.warning("%s is %d %% full of what is still to be delivered", self._path, share * 100)
 
     def may_trim_old(self) -> bool:
         """Whether events have an age at which they go."""
@@ -186,12 +189,6 @@ class Retention:
             raise StorageError(
                 f"the disk of {self._path} is full: {left:,} bytes are left, and {reserve:,} are kept for delivery"
             )
-
-    def _warn_if_nearly_full(self, connection: sqlite3.Connection, used: int, limit: int) -> None:
-        if used > limit * 0.8 and self._may_warn("full"):
-            share = pinned_share(connection) * used / limit
-            if share > 0.8:
-                _log.warning("%s is %d %% full of what is still to be delivered", self._path, share * 100)
 
     def _may_warn(self, kind: str) -> bool:
         may = time.monotonic() - self._warned_at[kind] >= _LOG_EVERY_S

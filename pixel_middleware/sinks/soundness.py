@@ -45,11 +45,11 @@ def version(store: Store) -> int:
 
 def faults(store: Store) -> list[str]:
     """What is wrong with the file, a sentence each. Reads all of it. Raises `StorageError` if that cannot be done."""
-    return store.look(_faults)
 
+    def look(connection: sqlite3.Connection) -> list[str]:
+        pages = [text for (text,) in connection.execute(f"PRAGMA integrity_check({_MOST_FAULTS})") if text != "ok"]
+        if pages:
+            return pages
+        return [sentence.format(repr(name)) for sentence, query in _RULES for (name,) in connection.execute(query)]
 
-def _faults(connection: sqlite3.Connection) -> list[str]:
-    pages = [text for (text,) in connection.execute(f"PRAGMA integrity_check({_MOST_FAULTS})") if text != "ok"]
-    if pages:
-        return pages
-    return [sentence.format(repr(name)) for sentence, query in _RULES for (name,) in connection.execute(query)]
+    return store.look(look)
