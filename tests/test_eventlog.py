@@ -1115,3 +1115,41 @@ def test_a_child_of_a_log_that_never_started_starts_nothing(make_log, in_child):
 def test_a_destination_must_say_how_it_sends():
     with pytest.raises(NotImplementedError):
         Destination().send([])
+
+
+def test_a_thread_that_has_the_turn_is_told_so(make_log, make_event):
+    log = make_log({"it": Recorder()})
+    log(make_event("a"))
+    assert log.flush(PATIENCE_S)
+    log._store.take_turn(wait=True)
+    try:
+        with pytest.raises(StorageError, match="this thread is using it"):
+            log._store.write(lambda connection: None)
+    finally:
+        log._store.end_turn()
+
+
+def test_who_notices_late_that_a_file_is_gone_leaves_the_new_one_alone(make_log, path, make_event):
+    one, two = make_log(), make_log()
+    one(make_event("before"))
+    two(make_event("before"))
+    path.unlink()
+    with pytest.raises(StorageError, match="was moved or deleted"):
+        one(make_event("refused"))
+    one(make_event("after"))
+    with pytest.raises(StorageError, match="was moved or deleted"):
+        two(make_event("refused"))
+    two(make_event("after that"))
+    one.close()
+    two.close()
+    assert names(path) == ["after", "after that"]
+
+
+def test_a_fork_of_a_log_that_never_started_starts_no_thread(make_log):
+    log = make_log({"never started": Recorder()})
+    log._carriers["never started"].after_fork_in_child()  # as in a child, of which nobody here sees the threads
+    assert "pixel-courier-never started" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_destination_has_one_lane_unless_it_says_otherwise(make_event):
+    assert Destination().lane(make_event()) == ""

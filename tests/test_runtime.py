@@ -345,3 +345,46 @@ def test_a_child_that_cannot_be_told_is_a_child_all_the_same(in_child):
     broken, told = Broken(), Told()
     in_child(lambda: told.told == ["before", "in the child"] or 1 / 0)
     assert broken.told == ["before", "in the parent"]
+
+
+def test_who_has_no_turn_ends_none(tmp_path):
+    lock = LockFile.at(tmp_path / "lock")
+    lock.end_turn()
+    assert (lock.has_turn(), lock.take_turn(wait=False), lock.has_turn()) == (False, True, True)
+    lock.end_turn()
+    lock.close()
+
+
+def test_a_signal_handler_that_puts_in_the_middle_of_a_put_waits_in_line_and_wedges_nobody(file, group, monkeypatch):
+    monkeypatch.setattr(group_commit, "WAIT_S", 0.05)
+    errors = []
+
+    def handle():
+        file.trouble = lambda: None
+        try:
+            group.put("in between")
+        except StorageError as error:
+            errors.append(str(error))
+
+    file.trouble = handle
+    group.put("first")
+    group.put("later")
+    assert errors == ["the file could not be had within 0.05 s: it is locked"]
+    until(lambda: {"first", "later"} <= set(file.stored), "both")
+
+
+def test_a_commit_that_ends_late_but_ends_is_a_success(file, group, monkeypatch):
+    monkeypatch.setattr(group_commit, "WAIT_S", 0.3)
+    begun, go_on = threading.Event(), threading.Event()
+    file.trouble = lambda: begun.set() or (go_on.wait(PATIENCE_S) and None)
+    file.turn.acquire()
+    results = []
+    thread = threading.Thread(target=lambda: results.append(group.put("x")), daemon=True)
+    thread.start()
+    until(lambda: group._waiting, "it waits")
+    file.turn.release()
+    assert begun.wait(PATIENCE_S)
+    time.sleep(0.4)  # longer than who waits would wait for a turn
+    go_on.set()
+    thread.join()
+    assert (results, file.stored) == ([None], ["x"])

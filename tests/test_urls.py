@@ -262,3 +262,7 @@ def test_a_misspelt_field_is_named(make):
 def test_type_checkers_know_the_fields(make):
     assert get_type_hints(make)["fields"] == Unpack[PixelFields]
     assert PixelFields.__required_keys__ == {"write_key"}
+
+
+def test_quotes_around_an_id_arrive_although_one_pair_is_stripped():
+    assert sent(track(anonymous_id='"a"'))["anonymousId"] == '"a"'

@@ -68,7 +68,7 @@ def after_uwsgi_fork(work: Callable[[], object]) -> None:
     """In a uWSGI server, have each worker call `work()` when it was forked, as its own decorators do; else nothing."""
     if "uwsgi" in sys.modules and work not in _after_uwsgi_fork:
         _after_uwsgi_fork.append(work)
-        if len(_after_uwsgi_fork) == 1:
+        if len(_after_uwsgi_fork) == 1:  # pragma: no branch - two logs under uWSGI
             with suppress(ImportError):
                 import uwsgidecorators
 
@@ -85,12 +85,13 @@ def _in_uwsgi_worker() -> None:
 
 def _before() -> None:
     global _fork
-    if _fork.process != os.getpid():
-        _fork = _Fork()  # a fork in C made this process
+    if _fork.process != os.getpid():  # a fork in C made this process, whose coverage nobody sees
+        _fork = _Fork()  # pragma: no cover
     _fork.turn.acquire()
     _fork.thread = _thread.get_ident()
     for one in list(_watched):
-        if one._process == os.getpid():  # or it has not noticed a fork yet, and its locks are those of its parent
+        # Or it has not noticed a fork yet, and its locks are those of its parent.
+        if one._process == os.getpid():  # pragma: no branch
             one.before_fork()
             _fork.at_rest.append(one)
 
@@ -114,7 +115,8 @@ os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_c
 
 
 def _before_in_c() -> None:
-    if not sys.is_finalizing() and (_fork.process, _fork.thread) != (os.getpid(), _thread.get_ident()):
+    is_known = (_fork.process, _fork.thread) == (os.getpid(), _thread.get_ident())  # Python's own hooks were first
+    if not is_known and not sys.is_finalizing():  # pragma: no branch
         _before()
         _fork.is_in_c = True
         if len(sys._current_frames()) > 1:
