@@ -229,10 +229,6 @@ def as_object(option: str, text: str) -> Any:
         ) from error
 
 
-def _objects(option: str, text: str) -> list[Any]:
-    return [as_object(option, word) for word in text.replace(",", " ").split()]
-
-
 def _keys(option: str, text: str) -> Any:
     return as_object(option, text) if ":" in text else text.replace(",", " ").split()
 
@@ -242,7 +238,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("response", "auto", _image_mode, _text, '"text" or "gif" answer so whatever the client asks for'),
     Setting("write_keys", None, _key_check, _keys, "a collection, or a callable (key) -> bool; None accepts any"),
     Setting("require_anonymous_id", True, _flag, _true_or_false, "False: a userId may stand in"),
-    Setting("processors", (), _processors, _objects, "(event, request) -> event, or None to drop it"),
+    Setting(
+        "processors",
+        (),
+        _processors,
+        lambda option, text: [as_object(option, word) for word in text.replace(",", " ").split()],
+        "(event, request) -> event, or None to drop it",
+    ),
     Setting("trusted_proxies", 0, _number_from(0), _digits, "how many of your proxies append to X-Forwarded-For"),
     Setting("amp", False, _flag, _true_or_false, "True: serve <prefix>/amp.json, a configuration for amp-analytics"),
     Setting("beacons", False, _flag, _true_or_false, "True: a POST, as sendBeacon() makes it, records like a GET"),

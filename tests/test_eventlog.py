@@ -19,6 +19,7 @@ from pixel_middleware import ConfigurationError, PixelMiddleware, RetryLater, St
 from pixel_middleware.destinations import Destination
 from pixel_middleware.runtime import group_commit
 from pixel_middleware.sinks import EventLog, JSONLines, schema, tee
+from pixel_middleware.sinks.store import Reader
 
 PATIENCE_S = 60
 
@@ -443,6 +444,22 @@ def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, 
     log(make_event("after"))
     assert log.flush(PATIENCE_S)
     assert (names(path), destination.sent) == (["after"], ["before", "after"])
+
+
+def test_who_reads_while_a_file_is_replaced_reads_the_new_one_soon(make_log, path, tmp_path, make_event):
+    log = make_log()
+    log(make_event("before"))
+    with closing(EventLog(tmp_path / "other.db")):
+        (tmp_path / "other.db").rename(path)  # beside it stands the write-ahead log of the old one
+    with closing(Reader(str(path))) as reader:
+        with suppress(StorageError):  # or what the two give together
+            reader.read("SELECT name FROM events")
+        with pytest.raises(StorageError, match="was moved or deleted"):
+            log(make_event("refused"))
+        log(make_event("after"))
+        with suppress(StorageError):  # once
+            reader.read("SELECT name FROM events")
+        assert reader.read("SELECT name FROM events") == [("after",)]
 
 
 def test_an_older_copy_in_place_of_the_file_goes_on_from_its_own_position(make_log, path, tmp_path, make_event):

@@ -121,7 +121,15 @@ class Kafka(RecordDestination):
         self._under_way: list[_Batch] = []
         self._troubles: dict[str, str] = {}
         self._lines = _OneAMinute()
-        self._check_config()
+        try:
+            self._library.Producer(self._config, logger=self._lines)
+        except (self._library.KafkaException, TypeError, ValueError) as error:
+            reason = error.args[0]
+            said = reason.str() if hasattr(reason, "str") else str(reason)
+            # The names alone: passwords are among the values.
+            raise ConfigurationError.must_be(
+                "config", f"options librdkafka takes ({said})", sorted(self._config)
+            ) from error
 
     def __str__(self) -> str:
         """Where it sends to, without secrets."""
@@ -178,7 +186,8 @@ class Kafka(RecordDestination):
         self._under_way.clear()
         ctypes.pythonapi.Py_DecRef(ctypes.py_object(producer))
 
-    def _ready(self) -> Any:
+    def _produce_all(self, batch: "_Batch", topic: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Hand a batch to the producer. What cannot be handed over is noted."""
         if self._producer is None or self._pid != os.getpid():
             config = self._config | {"error_cb": self._on_error}
             self._producer, self._pid = self._library.Producer(config, logger=self._lines), os.getpid()
@@ -186,11 +195,7 @@ class Kafka(RecordDestination):
             self._under_way.clear()
             # Only `close` may end it, not the end of a process that was forked meanwhile.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
-        return self._producer
-
-    def _produce_all(self, batch: "_Batch", topic: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
-        """Hand a batch to the producer. What cannot be handed over is noted."""
-        producer = batch.producer = self._ready()
+        producer = batch.producer = self._producer
         self._under_way.append(batch)
         topic_of = self._topic if topic is None else topic
         for number, record in enumerate(batch.records):
@@ -320,17 +325,6 @@ class Kafka(RecordDestination):
     def _on_error(self, error: Any) -> None:
         """Keep what librdkafka says while it tries again by itself: each message only ever says that it timed out."""
         self._troubles[error.name()] = _AFTER.sub("", error.str())
-
-    def _check_config(self) -> None:
-        try:
-            self._library.Producer(self._config, logger=self._lines)
-        except (self._library.KafkaException, TypeError, ValueError) as error:
-            reason = error.args[0]
-            said = reason.str() if hasattr(reason, "str") else str(reason)
-            # The names alone: passwords are among the values.
-            raise ConfigurationError.must_be(
-                "config", f"options librdkafka takes ({said})", sorted(self._config)
-            ) from error
 
 
 class _Batch:

@@ -163,7 +163,11 @@ class Delivery:
                 self.deliver_lane(together[0], lanes[together[0]])
                 took_all = self._lanes.of(together[0]).accepted
             else:
-                failed = self._deliver_together(together, lanes)
+                failure = self.send(sorted(itertools.chain(*(lanes[name] for name in together)), key=attrgetter("id")))
+                failed = {} if failure is None else self.by_lane(failure.records)
+                for name in together:
+                    if name not in failed:
+                        self._lanes.accept(name)
                 lanes |= failed  # these each alone
                 names = [*failed, *names]
                 took_all = not failed
@@ -171,15 +175,6 @@ class Delivery:
                 deadline = min(deadline, started + FLOOD_S)
             # No larger, if a destination that asks for each lane by itself would take all the time for it.
             size = 1 if not took_all else size if time.monotonic() - began > budget / 4 else 2 * size
-
-    def _deliver_together(self, names: list[str], lanes: dict[str, list[Record]]) -> dict[str, list[Record]]:
-        """Deliver several lanes by one request; what was not taken of each."""
-        failure = self.send(sorted(itertools.chain(*(lanes[name] for name in names)), key=attrgetter("id")))
-        failed = {} if failure is None else self.by_lane(failure.records)
-        for name in names:
-            if name not in failed:
-                self._lanes.accept(name)
-        return failed
 
     def deliver_lane(self, lane: str, records: list[Record]) -> None:
         """Deliver records of one lane, and decide about those that are not taken. Raises `Down`."""

@@ -135,7 +135,15 @@ class EventLog:
             for name, destination in destinations.items()
         }
         self._refusals = Refusals(self._store)
-        self._open()
+        try:
+            self._store.write(self._retention.trim_old if self._retention.may_trim_old() else lambda connection: None)
+            for carrier in self._carriers.values():
+                if carrier.positions.needs_claim():
+                    self._store.write(carrier.positions.claim)
+        finally:  # or a process that forks at once would inherit them
+            for carrier in self._carriers.values():
+                carrier.positions.close()
+            self._store.close()
         _live.add(self)
 
     def __call__(self, event: Event) -> None:
@@ -221,17 +229,6 @@ class EventLog:
             carrier.stop(max(0.0, deadline - time.monotonic()))
         self._refusals.stop(max(0.0, deadline - time.monotonic()))
         self._store.close()
-
-    def _open(self) -> None:
-        try:
-            self._store.write(self._retention.trim_old if self._retention.may_trim_old() else lambda connection: None)
-            for carrier in self._carriers.values():
-                if carrier.positions.needs_claim():
-                    self._store.write(carrier.positions.claim)
-        finally:
-            for carrier in self._carriers.values():
-                carrier.positions.close()
-            self._store.close()
 
     def _on_new_file(self, connection: sqlite3.Connection) -> None:
         self._retention.start_over()

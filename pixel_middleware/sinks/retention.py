@@ -59,7 +59,15 @@ class Retention:
         if now - self._looked_at < _LOOK_EVERY_S and self._added <= self._slack:
             return
         self._looked_at, self._added = now, 0
-        self._refuse_full_disk(added)
+        disk = os.statvfs(self._path)
+        reserve = min(64 << 20, disk.f_blocks * disk.f_frsize // 10)
+        left = disk.f_bavail * disk.f_frsize
+        # What is stored stands in the write-ahead log first, and in the file later.
+        self._slack = max(0, left - 2 * added - reserve) // 8
+        if not self._slack:
+            raise StorageError(
+                f"the disk of {self._path} is full: {left:,} bytes are left, and {reserve:,} are kept for delivery"
+            )
         if now - self._aged_at >= _AGE_EVERY_S:
             self.trim_old(connection)
         limit = self._limit_bytes(connection)
@@ -178,17 +186,6 @@ class Retention:
         if self._max_bytes is not None:
             return self._max_bytes
         return None if _floor(connection, self._own) is None else DEFAULT_BYTES
-
-    def _refuse_full_disk(self, added: int) -> None:
-        disk = os.statvfs(self._path)
-        reserve = min(64 << 20, disk.f_blocks * disk.f_frsize // 10)
-        left = disk.f_bavail * disk.f_frsize
-        # What is stored stands in the write-ahead log first, and in the file later.
-        self._slack = max(0, left - 2 * added - reserve) // 8
-        if not self._slack:
-            raise StorageError(
-                f"the disk of {self._path} is full: {left:,} bytes are left, and {reserve:,} are kept for delivery"
-            )
 
     def _may_warn(self, kind: str) -> bool:
         may = time.monotonic() - self._warned_at[kind] >= _LOG_EVERY_S

@@ -46,7 +46,15 @@ class Store(forks.ForkAware):
         self._on_new_file = on_new_file
         self._is_durable: bool | None = True
         self._writing = native_lock()  # never held while waiting for a turn, so that a fork waits for a commit at most
-        self._refuse_foreign_file()
+        if os.path.exists(self.path):  # is it ours? Ask before anything is made beside it.
+            try:
+                connection = _connect(self.path)
+                try:
+                    schema.version_of(connection)
+                finally:
+                    connection.close()
+            except (sqlite3.Error, StorageError) as error:
+                raise StorageError(f"cannot use {self.path}: {error}") from error
         self._lock_file = LockFile.at(self.path + "-lock")
         self._reader = Reader(self.path)
         self.read = self._reader.read
@@ -174,19 +182,6 @@ class Store(forks.ForkAware):
         # A bare connection would warn that it was never closed.
         self._close_writer()
 
-    def _refuse_foreign_file(self) -> None:
-        """Look before anything is made beside it. Raises `StorageError` for a file that is no log of ours."""
-        if not os.path.exists(self.path):
-            return
-        try:
-            connection = _connect(self.path)
-            try:
-                schema.version_of(connection)
-            finally:
-                connection.close()
-        except (sqlite3.Error, StorageError) as error:
-            raise StorageError(f"cannot use {self.path}: {error}") from error
-
     def _opened(self) -> sqlite3.Connection:
         if self._writer is None:
             self._writer = self._connect_to_write()
@@ -268,6 +263,7 @@ class Reader(forks.ForkAware):
     """
 
     _connection: sqlite3.Connection | None = None
+    _wal_inode: tuple[int, int] | None = None
     identity: tuple[int, int] | None = None
     """Device and inode of the file that was read last."""
 
@@ -279,25 +275,25 @@ class Reader(forks.ForkAware):
     def read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query. Raises `StorageError`."""
         forks.notice(self)
-        try:
-            with self._reading:
+        with self._reading:
+            try:
                 return self._opened().execute(query, parameters).fetchall()
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"cannot read {self._path}: {error}") from error
+            except (sqlite3.Error, OSError) as error:
+                raise self._closed_by(error) from error
 
     def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """The result of `work(connection)`, which cannot write, and sees all of one moment. Raises `StorageError`."""
         forks.notice(self)
-        try:
-            with self._reading:
+        with self._reading:
+            try:
                 connection = self._opened()
                 connection.execute("BEGIN")
                 try:
                     return work(connection)
                 finally:
                     connection.execute("ROLLBACK")
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(f"cannot read {self._path}: {error}") from error
+            except (sqlite3.Error, OSError) as error:
+                raise self._closed_by(error) from error
 
     def close(self) -> None:
         """Close the connection; the next read opens it again."""
@@ -306,13 +302,22 @@ class Reader(forks.ForkAware):
             self._close()
 
     def _opened(self) -> sqlite3.Connection:
-        if self._connection is not None and _identity(self._path) != self.identity:
+        # A write-ahead log stays for as long as it is open here, unless its file was moved: then it is another's.
+        at_path = _identity(self._path), _identity(self._path + "-wal")
+        if self._connection is not None and at_path != (self.identity, self._wal_inode):
             self._close()
         if self._connection is None:
             self.identity = _identity(self._path)
             self._connection = _connect(self._path)
             self._connection.execute("PRAGMA query_only = ON")
+            self._connection.execute("PRAGMA user_version").fetchall()  # opens the write-ahead log
+            self._wal_inode = _identity(self._path + "-wal")
         return self._connection
+
+    def _closed_by(self, error: Exception) -> StorageError:
+        """Close the connection, which may have a write-ahead log open that was another file's; the error to raise."""
+        self._close()
+        return StorageError(f"cannot read {self._path}: {error}")
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
