@@ -278,12 +278,13 @@ def test_the_event_of_a_client_that_left_is_kept_and_nobody_is_hurt(events):
 
 
 def test_the_event_of_a_request_that_is_cancelled_is_kept(events):
-    entered, released = threading.Event(), threading.Event()
+    entered, released, kept = threading.Event(), threading.Event(), threading.Semaphore(0)
 
     def sink(event):
         entered.set()
         released.wait(PATIENCE_S)
         events.append(event)
+        kept.release()
 
     async def one():
         app = PixelMiddleware(host, sink)
@@ -296,6 +297,7 @@ def test_the_event_of_a_request_that_is_cancelled_is_kept(events):
         return await get(app, TRACK)
 
     assert asyncio.run(one())[0] == 200
+    assert kept.acquire(timeout=PATIENCE_S) and kept.acquire(timeout=PATIENCE_S)
     assert len(events) == 2
 
 
