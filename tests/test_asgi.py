@@ -297,7 +297,8 @@ def test_the_event_of_a_request_that_is_cancelled_is_kept(events):
         return await get(app, TRACK)
 
     assert asyncio.run(one())[0] == 200
-    assert kept.acquire(timeout=PATIENCE_S) and kept.acquire(timeout=PATIENCE_S)
+    assert kept.acquire(timeout=PATIENCE_S)
+    assert kept.acquire(timeout=PATIENCE_S)
     assert len(events) == 2
 
 

@@ -119,7 +119,7 @@ def _before_in_c() -> None:
     if not is_known and not sys.is_finalizing():  # pragma: no branch
         _before()
         _fork.is_in_c = True
-        if len(sys._current_frames()) > 1:
+        if len(sys._current_frames()) > 1:  # pragma: no branch - what forks in C is seldom alone
             # A child that was forked while a thread waited for the interpreter waits for that thread, for ever. Those
             # that write stop at our locks if they are let on.
             time.sleep(0.05)

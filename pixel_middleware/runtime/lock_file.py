@@ -88,7 +88,7 @@ class LockFile(forks.ForkAware):
         with self._claiming:
             if self._owners.get(byte) is owner:
                 del self._owners[byte]
-                if self._fd is not None:
+                if self._fd is not None:  # pragma: no branch - or the file was deleted meanwhile
                     fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
 
     def close(self) -> None:
