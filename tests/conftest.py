@@ -213,3 +213,18 @@ def serve():
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def pixel():
+    """Runs a command in this process, and returns what it printed."""
+    from click.testing import CliRunner  # the core's own tests run without it
+
+    from pixel_middleware.commands.cli import cli
+
+    def run(*arguments, fails=False):
+        done = CliRunner().invoke(cli, [*map(str, arguments)])
+        assert (done.exit_code != 0) == fails, (done.output, done.exception)
+        return done.output
+
+    return run

@@ -10,12 +10,10 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from click.testing import CliRunner
 from processes import until
 from webob import Request
 
 from pixel_middleware import ConfigurationError, RetryLater, StorageError
-from pixel_middleware.commands.cli import cli
 from pixel_middleware.destinations import Destination
 from pixel_middleware.events import Refusal, timestamp
 from pixel_middleware.processors import suppress
@@ -38,18 +36,6 @@ class Refusing(Destination):
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "events.db"
-
-
-@pytest.fixture
-def pixel():
-    """Runs a command in this process, and returns what it printed."""
-
-    def run(*arguments, fails=False):
-        done = CliRunner().invoke(cli, [*map(str, arguments)])
-        assert (done.exit_code != 0) == fails, (done.output, done.exception)
-        return done.output
-
-    return run
 
 
 def put(path, *events):

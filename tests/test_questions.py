@@ -15,11 +15,9 @@ from pathlib import Path
 import duckdb
 import pytest
 from chromium import browse, needs_chromium
-from click.testing import CliRunner
 from pyarrow import parquet
 
 from pixel_middleware import events as events_module
-from pixel_middleware.commands.cli import cli
 from pixel_middleware.events import Refusal
 from pixel_middleware.sinks import EventLog, JSONLines, reports
 
@@ -45,18 +43,6 @@ def path(tmp_path, make_event):
             event |= {"receivedAt": f"{day}T10:0{number}:00.000Z", "messageId": f"m{max(1, number)}"}
             log(event)
     return path
-
-
-@pytest.fixture
-def pixel():
-    """Runs a command in this process, and returns what it printed."""
-
-    def run(*arguments, fails=False):
-        done = CliRunner().invoke(cli, [*map(str, arguments)])
-        assert (done.exit_code != 0) == fails, (done.output, done.exception)
-        return done.output
-
-    return run
 
 
 def test_views_have_a_column_for_what_is_asked_most(tmp_path, make_event):

@@ -330,12 +330,8 @@ class Delivery:
             if record.id in self._ledger.resolved:
                 continue
             self._ledger.waiting = {record.id}
-            failure = self.send([record])
-            if failure is None:
-                self._lanes.accept(lane)
-            elif isinstance(failure.error, Rejected):
-                self._bury(record, lane, text_of(failure.error))
-            else:
+            failure = self._ask_with(record, lane)
+            if failure is not None:
                 self._suspect(record, lane, failures, text_of(failure.error))
                 self._tried[record.id] = (record, lane, failures, text_of(failure.error))
                 if not self.got_through and len(self._tried) >= 2:
@@ -346,12 +342,18 @@ class Delivery:
 
     def ask_lane(self, lane: str, record: Record) -> None:
         """Ask with one event whether a lane that is on hold is taken now."""
+        failure = self._ask_with(record, lane)
+        if failure is not None:
+            if not failure.is_nobodys_fault:  # it may be at fault: the next to be asked is another one
+                self._suspect_first(record, lane, failure.error)
+            self._lanes.hold(lane, Failure([], failure.error, False))
+
+    def _ask_with(self, record: Record, lane: str) -> Failure | None:
+        """Send one event alone: its lane is accepted, or it is buried. Else why it failed for now."""
         failure = self.send([record])
         if failure is None:
             self._lanes.accept(lane)
         elif isinstance(failure.error, Rejected):
             self._bury(record, lane, text_of(failure.error))
-        else:
-            if not failure.is_nobodys_fault:  # it may be at fault: the next to be asked is another one
-                self._suspect_first(record, lane, failure.error)
-            self._lanes.hold(lane, Failure([], failure.error, False))
+            return None
+        return failure

@@ -29,7 +29,6 @@ from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
 from pixel_middleware.runtime.threads import offload
 from pixel_middleware.sinks import kept_secrets, positions
 from pixel_middleware.sinks.carrier import Carrier
-from pixel_middleware.sinks.positions import Positions
 from pixel_middleware.sinks.refusals import Refusals
 from pixel_middleware.sinks.retention import Retention
 from pixel_middleware.sinks.store import Store
@@ -119,8 +118,7 @@ class EventLog:
                 "retry_min_s", f"above 0 and at most retry_max_s, {retry_max_s!r}", retry_min_s
             )
         self._store = Store(path, self._on_new_file)
-        self._names = list(destinations)
-        self._retention = Retention(self._store.path, max_bytes, keep_days, self._names)
+        self._retention = Retention(self._store.path, max_bytes, keep_days, destinations)
         self._rows: GroupCommit[list[_Row]] = GroupCommit(_Rows(self._store, self._retention), self._store.path)
         self._carriers = {
             name: Carrier(
@@ -232,8 +230,8 @@ class EventLog:
 
     def _on_new_file(self, connection: sqlite3.Connection) -> None:
         self._retention.start_over()
-        for name in self._names:
-            Positions(self._store, self._retention, name).claim(connection)
+        for carrier in self._carriers.values():
+            carrier.positions.claim(connection)
 
     def _wake(self) -> None:
         for carrier in self._carriers.values():

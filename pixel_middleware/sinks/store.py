@@ -307,7 +307,7 @@ class Reader(forks.ForkAware):
         if self._connection is not None and at_path != (self.identity, self._wal_inode):
             self._close()
         if self._connection is None:
-            self.identity = _identity(self._path)
+            self.identity = at_path[0]
             self._connection = _connect(self._path)
             self._connection.execute("PRAGMA query_only = ON")
             self._connection.execute("PRAGMA user_version").fetchall()  # opens the write-ahead log
