@@ -195,6 +195,11 @@ def as_number(option: str, given: Any, *, least: int, most: int | None = None) -
     return given
 
 
+def is_number(given: Any, least: float) -> bool:
+    """Whether it is a finite number of at least so much, whole or not."""
+    return isinstance(given, int | float) and not isinstance(given, bool) and least <= given < float("inf")
+
+
 def _number_from(least: int, most: int | None = None) -> Check:
     return lambda option, given: as_number(option, given, least=least, most=most)
 

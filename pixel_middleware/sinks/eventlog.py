@@ -110,10 +110,12 @@ class EventLog:
         destinations = _checked_destinations(destinations)
         if max_bytes is not None:
             settings.as_number("max_bytes", max_bytes, least=65536)
-        if keep_days is not None and not _is_number(keep_days, 0):
+        if keep_days is not None and not settings.is_number(keep_days, 0):
             raise ConfigurationError.must_be("keep_days", "None or a number of days, 0 or more", keep_days)
         settings.as_number("batch_size", batch_size, least=1)
-        if not (_is_number(retry_min_s, 0) and _is_number(retry_max_s, 0) and 0 < retry_min_s <= retry_max_s):
+        if not (
+            settings.is_number(retry_min_s, 0) and settings.is_number(retry_max_s, 0) and 0 < retry_min_s <= retry_max_s
+        ):
             raise ConfigurationError.must_be(
                 "retry_min_s", f"above 0 and at most retry_max_s, {retry_max_s!r}", retry_min_s
             )
@@ -349,10 +351,6 @@ def _checked_destinations(given: Any) -> dict[str, Destination]:
                 "destinations", f"of the class Destination, {name!r} too", type(destination).__name__
             )
     return dict(given or {})
-
-
-def _is_number(given: Any, least: float) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool) and least <= given < float("inf")
 
 
 _live: "weakref.WeakSet[EventLog]" = weakref.WeakSet()
