@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 import threading
 import time
 
@@ -335,6 +336,33 @@ def test_a_fork_in_c_tells_those_who_watch_and_the_child_notices_when_it_uses_th
             os._exit(0 if ok and os.waitpid(grandchild, 0)[1] == 0 else 1)
         os._exit(0 if told.told == ["before", "in the child", "before", "in the child"] else 1)
     assert (os.waitpid(pid, 0)[1], told.told) == (0, ["before", "in the parent"])
+
+
+FORKS_WHILE_THREADS_END = """
+import os, sys, threading
+from pixel_middleware.runtime import forks
+
+def begin_and_end_threads():
+    while True:
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        thread.join()
+
+sys.setswitchinterval(1e-6)
+for _ in range(3):
+    threading.Thread(target=begin_and_end_threads, daemon=True).start()
+for _ in range(200):
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+os._exit(0)
+"""
+
+
+def test_a_fork_does_not_hand_the_interpreter_to_a_thread_that_ends(run):
+    done = run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS_WHILE_THREADS_END])
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_child_that_cannot_be_told_is_a_child_all_the_same(in_child):

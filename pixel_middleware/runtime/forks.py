@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 
@@ -35,10 +36,15 @@ _watched: "weakref.WeakSet[ForkAware]" = weakref.WeakSet()
 _noticing = _thread.RLock()  # one object may use another when it is told
 
 
+_not_in_python: list[None] = []
+"""Holds one `None`, but nothing while Python itself forks."""
+
+
 class _Fork:
     """The fork under way in this process, if any."""
 
     def __init__(self) -> None:
+        _not_in_python[:] = [None]
         self.process = os.getpid()
         self.turn = _thread.allocate_lock()  # two threads that fork at once would each wait for what the other holds
         self.thread = 0
@@ -96,7 +102,13 @@ def _before() -> None:
             _fork.at_rest.append(one)
 
 
+def _before_in_python() -> None:
+    _before()
+    _not_in_python.clear()
+
+
 def _after_in_parent() -> None:
+    _not_in_python[:] = [None]
     while _fork.at_rest:
         _fork.at_rest.pop().after_fork_in_parent()
     _fork.thread, _fork.is_in_c = 0, False
@@ -111,12 +123,11 @@ def _after_in_child() -> None:
             notice(one)
 
 
-os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+os.register_at_fork(before=_before_in_python, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
 
 
 def _before_in_c() -> None:
-    is_known = (_fork.process, _fork.thread) == (os.getpid(), _thread.get_ident())  # Python's own hooks were first
-    if not is_known and not sys.is_finalizing():  # pragma: no branch
+    if not sys.is_finalizing():  # pragma: no branch
         _before()
         _fork.is_in_c = True
         if len(sys._current_frames()) > 1:  # pragma: no branch - what forks in C is seldom alone
@@ -130,8 +141,17 @@ def _after_in_c() -> None:
         _after_in_parent()
 
 
-_HOOK = ctypes.CFUNCTYPE(None)
-_in_c: Any = (_HOOK(_before_in_c), _HOOK(_after_in_c), None)
+def _c_hook(work: Callable[[], None]) -> Any:
+    """A hook of the C library that calls `work()`, and no bytecode at all while Python itself forks.
+
+    Python then holds the lock of its list of threads. Bytecode may hand the interpreter to another thread; one that
+    ends waits for that lock and keeps the interpreter, and both would wait for ever (seen on Python 3.13). `min` calls
+    its key for each item, and is written in C.
+    """
+    return ctypes.CFUNCTYPE(None)(partial(min, _not_in_python, key=lambda _: work(), default=None))
+
+
+_in_c: Any = (_c_hook(_before_in_c), _c_hook(_after_in_c), None)
 
 with suppress(AttributeError, OSError):  # another C library than glibc: Python's hooks are all there is
     ctypes.CDLL(None).__register_atfork(*_in_c, None)
