@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 TESTS = Path(__file__).parent
 
-PATIENCE_S = 240
+PATIENCE_S = 120
 """How long a test waits for what must come. It only ends a hang, so it is far above what a busy machine needs."""
 
 GRACE_S = 30
