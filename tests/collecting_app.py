@@ -6,6 +6,8 @@ Its path `/stats` answers the log's stats.
 import json
 import os
 
+import coverage_lock  # noqa: F401, before anything that forks
+
 from pixel_middleware import PixelMiddleware
 from pixel_middleware.destinations import named
 from pixel_middleware.events import Visit, make_event

@@ -13,6 +13,8 @@ if "gevent" in sys.argv:
 import os
 import threading
 
+import coverage_lock  # noqa: F401, before anything that forks
+
 from pixel_middleware import Source
 from pixel_middleware.sinks import EventLog
 
