@@ -25,9 +25,9 @@ from pixel_middleware.commands.terminal import (
 )
 from pixel_middleware.destinations import Destination
 from pixel_middleware.sinks import EventLog, positions, soundness
-from pixel_middleware.sinks.eventlog import HUNG_S, DestinationStats, stats
 from pixel_middleware.sinks.kept_secrets import secret
 from pixel_middleware.sinks.retention import DEFAULT_BYTES, pinned_share, unclaimed
+from pixel_middleware.sinks.stats import HUNG_S, DestinationStats, stats
 from pixel_middleware.sinks.store import Store
 from pixel_middleware.watch.live import SECRET
 from pixel_middleware.wire.printable import printable

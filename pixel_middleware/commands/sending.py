@@ -12,7 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from pixel_middleware.commands.terminal import log_at, say
 from pixel_middleware.sinks import EventLog, LogStats, positions
-from pixel_middleware.sinks.eventlog import HUNG_S, stats
+from pixel_middleware.sinks.stats import HUNG_S, stats
 from pixel_middleware.sinks.store import Store
 from pixel_middleware.wire.printable import printable
 

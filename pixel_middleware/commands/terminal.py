@@ -16,8 +16,8 @@ from pixel_middleware.destinations import Destination, named
 from pixel_middleware.errors import ConfigurationError, StorageError
 from pixel_middleware.events import timestamp
 from pixel_middleware.sinks import EventLog, JSONLines, positions, soundness
-from pixel_middleware.sinks.eventlog import stats
 from pixel_middleware.sinks.files import sink_to
+from pixel_middleware.sinks.stats import stats
 from pixel_middleware.sinks.store import Store
 from pixel_middleware.wire.printable import printable
 

@@ -16,9 +16,8 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any
 
 from pixel_middleware import settings
 from pixel_middleware.destinations.base import Destination
@@ -31,50 +30,16 @@ from pixel_middleware.sinks import kept_secrets, positions
 from pixel_middleware.sinks.carrier import Carrier
 from pixel_middleware.sinks.refusals import Refusals
 from pixel_middleware.sinks.retention import Retention
+from pixel_middleware.sinks.stats import LogStats, stats
 from pixel_middleware.sinks.store import Store
 
 EXIT_S = 5.0  # how long an exit waits for the batches under way; nothing depends on it
-HUNG_S = 30.0  # a carrier that has not said for so long that it lives, hangs
 
 _INSERT = (
     "INSERT INTO events (received_at, type, write_key, message_id, visitor, name, event) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 
 _Row = tuple[str, str, str, str, str, str, str]
-
-
-class DestinationStats(TypedDict):
-    """How a destination is doing. All are the file's, whichever process is asked, but for `carries`."""
-
-    lag: int
-    """How many events its position is behind the newest."""
-    oldest_age_s: float
-    """How long the oldest event that is still to be delivered has waited."""
-    held: int
-    """Setbacks that are tried again."""
-    dead: int
-    """Dead letters."""
-    given_up: int
-    """Setbacks that were deleted since they took too much room."""
-    sent: int
-    """Events that were delivered."""
-    retried: int
-    """Requests or rounds that failed for now."""
-    last_success_age_s: float | None
-    """How long ago the destination last took something."""
-    last_error: str
-    """What went wrong last; `""` if nothing did."""
-    carries: bool
-    """Whether this process is the one that sends."""
-
-
-class LogStats(TypedDict):
-    """What an event log holds, and how its destinations are doing."""
-
-    events: int
-    """From the oldest to the newest; those between that were deleted count too."""
-    bytes: int
-    destinations: dict[str, DestinationStats]
 
 
 class EventLog:
@@ -259,69 +224,6 @@ class _Rows:
             self._retention.make_room(connection, sum(len(row[6]) + 200 for row in rows))
 
         self._store.transact(insert, durable=True)
-
-
-def stats(store: Store, carried: Iterable[str] = ()) -> LogStats:
-    """What the file of `store` holds; `carried` are the destinations that this process carries to."""
-    # Each alone reads one row; both in one SELECT would read them all.
-    ((oldest, newest),) = store.read("SELECT (SELECT min(id) FROM events), (SELECT max(id) FROM events)")
-    ((total, free, size),) = store.read(
-        "SELECT page_count, freelist_count, page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
-    )
-    columns = (
-        "d.name, position, carrier, beat_at, sent, retried, given_up, last_success_at, last_error, "
-        "(SELECT count(*) FROM setbacks WHERE destination = d.name AND state = 'held'), "
-        "(SELECT count(*) FROM setbacks WHERE destination = d.name AND state = 'dead'), "
-        "(SELECT received_at FROM events WHERE id = (SELECT min(id) FROM events WHERE id > d.position)), "
-        "(SELECT received_at FROM events WHERE id = "
-        "(SELECT min(id) FROM setbacks WHERE destination = d.name AND state = 'held'))"
-    )
-    return LogStats(
-        events=0 if newest is None else newest - oldest + 1,
-        bytes=(total - free) * size,
-        destinations={
-            row[0]: _stats_of(newest or 0, row[0] in carried, *row[1:])
-            for row in store.read(f"SELECT {columns} FROM destinations d ORDER BY d.name")
-        },
-    )
-
-
-def _stats_of(
-    newest: int,
-    carries: bool,
-    position: int,
-    carrier: int,
-    beat_at: float,
-    sent: int,
-    retried: int,
-    given_up: int,
-    last_success_at: float | None,
-    last_error: str,
-    held: int,
-    dead: int,
-    *oldest: str | None,
-) -> DestinationStats:
-    now = time.time()
-    lag = max(0, newest - position)
-    if lag and carrier and now - beat_at > HUNG_S:
-        last_error = f"process {carrier} carries, and has said nothing for {now - beat_at:.0f} s: it hangs, or is gone"
-    age_s = 0.0
-    for received_at in oldest:
-        if received_at is not None:
-            with suppress(ValueError):  # another program's idea of a moment
-                age_s = max(age_s, now - datetime.fromisoformat(received_at).replace(tzinfo=UTC).timestamp())
-    return DestinationStats(
-        lag=lag,
-        oldest_age_s=age_s,
-        held=held,
-        dead=dead,
-        given_up=given_up,
-        sent=sent,
-        retried=retried,
-        last_success_age_s=None if last_success_at is None else max(0.0, now - last_success_at),
-        last_error=last_error,
-        carries=carries,
-    )
 
 
 def _row(event: Event) -> _Row:

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pixel_middleware.errors import StorageError
 from pixel_middleware.middleware import PixelMiddleware
 from pixel_middleware.runtime.extras import needed_by
-from pixel_middleware.sinks.eventlog import EventLog, LogStats
+from pixel_middleware.sinks.eventlog import EventLog
+from pixel_middleware.sinks.stats import LogStats
 
 with needed_by("PixelCollector", "prometheus-client", extra="prometheus"):
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
