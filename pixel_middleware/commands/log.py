@@ -24,7 +24,7 @@ from pixel_middleware.commands.terminal import (
     size,
 )
 from pixel_middleware.destinations import Destination
-from pixel_middleware.sinks import EventLog, positions, soundness
+from pixel_middleware.sinks import EventLog, interventions, positions, soundness
 from pixel_middleware.sinks.kept_secrets import secret
 from pixel_middleware.sinks.retention import DEFAULT_BYTES, pinned_share, unclaimed
 from pixel_middleware.sinks.stats import HUNG_S, DestinationStats, stats
@@ -240,7 +240,7 @@ def retry(path: Path, destination: str | None, lane: str | None, id_: int | None
     """Try dead letters and held events again."""
     with log_at(path) as store:
         for name in _chosen(store, destination):
-            dead, held = positions.retry(store, name, lane, id_)
+            dead, held = interventions.retry(store, name, lane, id_)
             click.echo(f"{printable(name)}: {dead:,} dead and {held:,} held events will be tried again")
 
 
@@ -255,7 +255,7 @@ def discard(path: Path, destination: str | None, lane: str | None, id_: int | No
     """
     with log_at(path) as store:
         for name in _chosen(store, destination):
-            count = positions.discard(store, name, lane, id_, held=held)
+            count = interventions.discard(store, name, lane, id_, held=held)
             left = stats(store)["destinations"][name]["held"]
             still = f"; {left:,} are held, and still tried (--held)" if left and not held else ""
             click.echo(f"{printable(name)}: {events(count)} discarded{still}")
@@ -273,7 +273,7 @@ def rewind(path: Path, name: str, since: str | None) -> None:
     From its start, or since a moment.
     """
     with log_at(path) as store:
-        count = positions.rewind(store, name, since)
+        count = interventions.rewind(store, name, since)
         is_carried = positions.carrier(store, name) is not None
     later = (
         "" if is_carried else f", as soon as a process that has it runs (pixel-middleware log {path} send {name}=URL)"
@@ -291,7 +291,7 @@ def drop(path: Path, name: str) -> None:
     it is new to the log at the next start.
     """
     with log_at(path) as store:
-        positions.drop(store, name)
+        interventions.drop(store, name)
     click.echo(f"{printable(name)} is forgotten, and gets nothing more")
 
 

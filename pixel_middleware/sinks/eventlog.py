@@ -26,7 +26,7 @@ from pixel_middleware.events import Event, Refusal, timestamp, to_json
 from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
 from pixel_middleware.runtime.threads import offload
-from pixel_middleware.sinks import kept_secrets, positions
+from pixel_middleware.sinks import interventions, kept_secrets
 from pixel_middleware.sinks.carrier import Carrier
 from pixel_middleware.sinks.refusals import Refusals
 from pixel_middleware.sinks.retention import Retention
@@ -163,13 +163,13 @@ class EventLog:
             if since.tzinfo is None:
                 raise ConfigurationError("since", "since must have a time zone; add tzinfo=UTC, or what it is in")
             since = timestamp(since.astimezone(UTC))
-        count = offload(lambda: positions.rewind(self._store, name, since))
+        count = offload(lambda: interventions.rewind(self._store, name, since))
         self._wake()
         return count
 
     def drop(self, name: str) -> None:
         """Forget a destination: it gets nothing more, and pins nothing. Raises `StorageError` if there is none such."""
-        offload(lambda: positions.drop(self._store, name))
+        offload(lambda: interventions.drop(self._store, name))
 
     def read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of an SQL query of yours, which cannot write. Raises `StorageError`."""
