@@ -19,7 +19,7 @@ from pixel_middleware import ConfigurationError, PixelMiddleware, RetryLater, St
 from pixel_middleware.destinations import Destination
 from pixel_middleware.runtime import group_commit
 from pixel_middleware.sinks import EventLog, JSONLines, schema, tee
-from pixel_middleware.sinks.store import Reader
+from pixel_middleware.sinks.reader import Reader
 
 PATIENCE_S = 60
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pixel_middleware.destinations.base import Record
+from pixel_middleware.sinks.reader import Reader
 from pixel_middleware.sinks.retention import UNCLAIMED_S, Retention
-from pixel_middleware.sinks.store import Reader, Store
+from pixel_middleware.sinks.store import Store
 
 COLUMNS = "id, received_at, type, write_key, message_id, visitor, name, event"
 

@@ -11,8 +11,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import TypeVar
 
 from pixel_middleware.errors import StorageError
 from pixel_middleware.runtime import forks
@@ -20,13 +19,11 @@ from pixel_middleware.runtime.group_commit import WAIT_S, Busy
 from pixel_middleware.runtime.lock_file import LockFile
 from pixel_middleware.runtime.threads import native_lock
 from pixel_middleware.sinks import schema
+from pixel_middleware.sinks.reader import Reader, abandoned, connect, creating, identity_of
 
 T = TypeVar("T")
 
-_BUSY_S = 0.25  # how long SQLite asks for a file that another program has locked, before we look who still waits
 _WAL_BYTES = 16 << 20  # what the write-ahead log is cut to after it had to grow
-
-_creating = native_lock()  # a file is made by hand: no connection to it may be opened here before that is closed
 
 
 class Store(forks.ForkAware):
@@ -48,7 +45,7 @@ class Store(forks.ForkAware):
         self._writing = native_lock()  # never held while waiting for a turn, so that a fork waits for a commit at most
         if os.path.exists(self.path):  # is it ours? Ask before anything is made beside it.
             try:
-                connection = _connect(self.path)
+                connection = connect(self.path)
                 try:
                     schema.version_of(connection)
                 finally:
@@ -113,7 +110,7 @@ class Store(forks.ForkAware):
                     raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
                 connection.execute("COMMIT")
                 if self._wal_inode is None:
-                    self._wal_inode = _identity(self.path + "-wal")
+                    self._wal_inode = identity_of(self.path + "-wal")
             except BaseException:
                 if connection.in_transaction:
                     with suppress(sqlite3.Error):
@@ -188,11 +185,11 @@ class Store(forks.ForkAware):
         return self._writer
 
     def _connect_to_write(self) -> sqlite3.Connection:
-        with _creating, suppress(FileExistsError):
+        with creating, suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             self._unlink_wal()  # of a file that was deleted
         identity = self.identity_at_path()
-        connection = _connect(self.path)
+        connection = connect(self.path)
         try:
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
             connection.execute("PRAGMA synchronous = FULL")  # NORMAL loses commits at a power cut
@@ -217,14 +214,14 @@ class Store(forks.ForkAware):
 
     def identity_at_path(self) -> tuple[int, int] | None:
         """Device and inode of the file that is at the path now, if any."""
-        return _identity(self.path)
+        return identity_of(self.path)
 
     def _leave_lost_file(self) -> None:
         """Leave a file that is not at the path any more, and nothing beside it that the next would take for its own.
 
         What is only in its write-ahead log is written back. Not if that is another's by now, who was first.
         """
-        if self._wal_inode is not None and self._wal_inode == _identity(self.path + "-wal"):
+        if self._wal_inode is not None and self._wal_inode == identity_of(self.path + "-wal"):
             with suppress(sqlite3.Error):
                 self._opened().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._unlink_wal()
@@ -251,119 +248,9 @@ class Store(forks.ForkAware):
 
     def after_fork_in_child(self) -> None:
         """Whatever a fork without hooks left open is the parent's: it must not be closed here."""
-        _abandoned.append(self._writer)
+        abandoned.append(self._writer)
         self._writer = None
         self._writing = native_lock()
-
-
-class Reader(forks.ForkAware):
-    """Reads what is committed in the file at `path`, over a connection of its own. Thread-safe.
-
-    Who reads without a pause has one alone: threads that wait for a lock that another takes again and again starve.
-    """
-
-    _connection: sqlite3.Connection | None = None
-    _wal_inode: tuple[int, int] | None = None
-    identity: tuple[int, int] | None = None
-    """Device and inode of the file that was read last."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._reading = native_lock()
-        forks.watch(self)
-
-    def read(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """The rows of a query. Raises `StorageError`."""
-        forks.notice(self)
-        with self._reading:
-            try:
-                return self._opened().execute(query, parameters).fetchall()
-            except (sqlite3.Error, OSError) as error:
-                raise self._closed_by(error) from error
-
-    def look(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of `work(connection)`, which cannot write, and sees all of one moment. Raises `StorageError`."""
-        forks.notice(self)
-        with self._reading:
-            try:
-                connection = self._opened()
-                connection.execute("BEGIN")
-                try:
-                    return work(connection)
-                finally:
-                    connection.execute("ROLLBACK")
-            except (sqlite3.Error, OSError) as error:
-                raise self._closed_by(error) from error
-
-    def close(self) -> None:
-        """Close the connection; the next read opens it again."""
-        forks.notice(self)
-        with self._reading:
-            self._close()
-
-    def _opened(self) -> sqlite3.Connection:
-        # A write-ahead log stays for as long as it is open here, unless its file was moved: then it is another's.
-        at_path = _identity(self._path), _identity(self._path + "-wal")
-        if self._connection is not None and at_path != (self.identity, self._wal_inode):
-            self._close()
-        if self._connection is None:
-            self.identity = at_path[0]
-            self._connection = _connect(self._path)
-            self._connection.execute("PRAGMA query_only = ON")
-            self._connection.execute("PRAGMA user_version").fetchall()  # opens the write-ahead log
-            self._wal_inode = _identity(self._path + "-wal")
-        return self._connection
-
-    def _closed_by(self, error: Exception) -> StorageError:
-        """Close the connection, which may have a write-ahead log open that was another file's; the error to raise."""
-        self._close()
-        return StorageError(f"cannot read {self._path}: {error}")
-
-    def _close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def __del__(self) -> None:
-        self._close()
-
-    def before_fork(self) -> None:
-        """As the store's own."""
-        self._reading.acquire()
-        self._close()
-
-    def after_fork_in_parent(self) -> None:
-        """The next read opens it again."""
-        self._reading.release()
-
-    def after_fork_in_child(self) -> None:
-        """As the store's own."""
-        _abandoned.append(self._connection)
-        self._connection = None
-        self._reading = native_lock()
-
-
-_abandoned: list[sqlite3.Connection | None] = []
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    with _creating:  # see above
-        # Threads use it in turns, so SQLite's check for one thread only is off.
-        return sqlite3.connect(
-            f"file:{quote(path)}?mode=rw",
-            uri=True,
-            timeout=_BUSY_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _begin(connection: sqlite3.Connection) -> None:
