@@ -13,6 +13,7 @@ from pixel_middleware.sinks.failures import Down, Failure, after_of, is_nobodys_
 from pixel_middleware.sinks.lanes import FIRST_HOLD_S, Lanes
 from pixel_middleware.sinks.ledger import BEAT_S, Ledger
 from pixel_middleware.sinks.positions import OTHERS, Positions
+from pixel_middleware.sinks.requests import Requests
 
 HELD_SHARE = 0.1  # of the time, for lanes on hold and events that failed alone
 DRAIN_S = 1.0  # of a round, for what has waited in a lane that is taken again
@@ -42,7 +43,8 @@ class Courier:
         self._pipelines = type(destination).begin is not Destination.begin
         self._ledger = Ledger(name, positions)
         self._lanes = Lanes(positions, self._ledger, retry_min_s, retry_max_s)
-        self._delivery = Delivery(destination, positions, self._ledger, self._lanes, retry_min_s, retry_max_s)
+        self._requests = Requests(destination, positions, self._ledger, retry_min_s, retry_max_s)
+        self._delivery = Delivery(self._requests, positions, self._ledger, self._lanes)
         self._credit_s, self._credited_at = 0.0, time.monotonic()  # of the time, for what waits
         self.forget()
 
@@ -84,7 +86,7 @@ class Courier:
         self._ledger.save()
         if head:
             return 0.0 if len(head) == self._batch_size or self._flight else LINGER_S
-        due = [moment for moment in (self._lanes.next_due(), self._delivery.suspect_due()) if moment is not None]
+        due = [moment for moment in (self._lanes.next_due(), self._requests.suspect_due) if moment is not None]
         return max(LINGER_S, min(due) - time.time()) if due else None
 
     def finish(self) -> None:
@@ -92,7 +94,7 @@ class Courier:
         if self._flight is not None:
             batch, end = self._flight
             self._flight = None
-            if self._delivery.end(batch, end) is None:
+            if self._requests.end(batch, end) is None:
                 self._ledger.move_to(batch[-1].id)
         if self._ledger.epoch >= 0:
             self._ledger.save()
@@ -119,7 +121,7 @@ class Courier:
         """Deliver the head of the log, so that the position can move behind it. Raises `Down`."""
         settled = self._ledger.settled
         todo = [record for record in head if record.id not in settled] if settled else head
-        by_lane = self._delivery.by_lane(todo)
+        by_lane = self._requests.by_lane(todo)
         if self._pipelines and self._goes_ahead(head, todo, by_lane):
             return
         if not head:
@@ -149,11 +151,11 @@ class Courier:
             try:
                 self._flight = (head, self._destination.begin(head))
             except BaseException as error:
-                self._delivery.failure(head, error)
+                self._requests.failure(head, error)
                 is_calm = False
         if flight is not None:
             batch, end = flight
-            if self._delivery.end(batch, end) is None:
+            if self._requests.end(batch, end) is None:
                 self._ledger.move_to(batch[-1].id)
             else:
                 is_calm = False
@@ -161,7 +163,7 @@ class Courier:
             # What was begun behind a failure ends too, so that it is not sent twice.
             batch, end = self._flight
             self._flight = None
-            self._delivery.end(batch, end)
+            self._requests.end(batch, end)
         # Failures are judged by the next round, which sends again what was not delivered, one batch at a time.
         went_ahead = flight is not None or self._flight is not None
         self._is_calm = is_calm
@@ -178,7 +180,7 @@ class Courier:
                 return
         while self._credit_s > 0:
             began = time.monotonic()
-            due = self._delivery.suspect_due()
+            due = self._requests.suspect_due
             if due is not None and due <= time.time():
                 self._delivery.retry_suspects()
             elif (lane := self._lanes.pop_due(accepted=False)) is not None:
@@ -223,10 +225,10 @@ class Courier:
 
     def _retry_others(self) -> None:
         """Try some events of the lanes that are too many to be told apart, those first that waited longest."""
-        got_through = self._delivery.got_through
+        got_through = self._requests.got_through
         self._lanes.retry_at(OTHERS, time.time() + FIRST_HOLD_S)
         for record in self._but_resolved(self._positions.longest_held_in(OTHERS, 20)):
-            for lane, group in self._delivery.by_lane([record]).items():
+            for lane, group in self._requests.by_lane([record]).items():
                 self._ledger.waiting = {record.id}
                 try:
                     self._delivery.deliver_lane(lane, group)
@@ -236,7 +238,7 @@ class Courier:
                     self._lanes.hold(lane, self._delivery.later.pop(lane))
         if self._ledger.save() and not self._positions.longest_held_in(OTHERS, 1):
             self._lanes.end_hold(OTHERS)
-        elif self._delivery.got_through > got_through:
+        elif self._requests.got_through > got_through:
             self._lanes.retry_at(OTHERS, time.time() + DRAIN_S)
 
     def _but_resolved(self, records: list[Record]) -> list[Record]:

@@ -1,20 +1,19 @@
-"""Requests to one destination, and what becomes of what they did not deliver: whose fault it is, and what follows."""
+"""What becomes of what a request did not deliver: whose fault it is, and what follows."""
 
 import itertools
 import time
-from collections.abc import Callable
 from operator import attrgetter
 
-from pixel_middleware.destinations.base import Destination, Record
+from pixel_middleware.destinations.base import Record
 from pixel_middleware.errors import Rejected
-from pixel_middleware.sinks.failures import Down, Failure, failure_of, is_nobodys_fault, text_of
+from pixel_middleware.sinks.failures import Down, Failure, is_nobodys_fault, text_of
 from pixel_middleware.sinks.lanes import UNTRIED, Lanes
 from pixel_middleware.sinks.ledger import Ledger
 from pixel_middleware.sinks.positions import Positions
+from pixel_middleware.sinks.requests import Requests
 
 NEW_LANES_S = 0.5  # of a round, for lanes that were never accepted
 FLOOD_S = 0.02  # of a round, for them, if some are refused and more stands behind
-MOST_TRIES = 8  # of an event that fails alone
 PATIENT_ROUNDS = 5  # that fail by nobody's fault, before it may be an event's all the same
 _CONTROL_EVERY = 16  # failures alone, between two requests that show that the destination is up
 
@@ -22,112 +21,35 @@ _CONTROL_EVERY = 16  # failures alone, between two requests that show that the d
 class Delivery:
     """Delivers records, and judges failures. One round after the other, see `Courier`. Not thread-safe."""
 
-    def __init__(
-        self,
-        destination: Destination,
-        positions: Positions,
-        ledger: Ledger,
-        lanes: Lanes,
-        retry_min_s: float,
-        retry_max_s: float,
-    ) -> None:
-        self._destination = destination
+    def __init__(self, requests: Requests, positions: Positions, ledger: Ledger, lanes: Lanes) -> None:
+        self._requests = requests
         self._positions = positions
         self._ledger = ledger
         self._lanes = lanes
-        self._retry_min_s = retry_min_s
-        self._retry_max_s = retry_max_s
-        kind = type(destination)
-        self._has_lanes = kind.lane is not Destination.lane or kind.lane_of is not Destination.lane_of
         self.failures = 0
         """Rounds in a row that ended with the destination down."""
-        self._suspect_due: float | None = None
-        self._tried: dict[int, tuple[Record, str, int, str]] = {}  # failed alone, and nothing got through since
         self.begin_round()
 
     def load(self) -> None:
         """Begin with what the file says."""
         self.failures = 0
-        self._suspect_due = self._positions.next_suspect_at()
-        self._tried = {}
+        self._requests.load()
 
     def begin_round(self) -> None:
         """Forget what is remembered for one round."""
-        self.got_through = 0
-        """Requests that were accepted."""
         self.later: dict[str, Failure] = {}
         """Lanes that failed for now, until it is known whether they or the destination are to blame."""
-        self._failed_alone = 0
-        self._has_control = False
-
-    def by_lane(self, records: list[Record]) -> dict[str, list[Record]]:
-        """The records of each lane, in order; one whose lane cannot be told is buried."""
-        if not self._has_lanes:
-            return {"": records} if records else {}
-        by_lane: dict[str, list[Record]] = {}
-        for record in records:
-            try:
-                lane = self._destination.lane_of(record)
-                if not isinstance(lane, str):
-                    raise TypeError(f"lane() returned {type(lane).__name__}, and not a string")
-            except BaseException as error:
-                self._bury(record, "", f"its lane cannot be told: {text_of(error)}")
-            else:
-                by_lane.setdefault(lane, []).append(record)
-        return by_lane
-
-    def send(self, records: list[Record]) -> Failure | None:
-        """One request; what it did not deliver, if anything."""
-        if self._has_control:  # which has delivered one of them, maybe
-            ledger = self._ledger
-            records = [each for each in records if each.id not in ledger.settled or each.id in ledger.waiting]
-            if not records:
-                return None
-        try:
-            end = self._destination.begin(records)
-        except BaseException as error:
-            return self.failure(records, error)
-        return self.end(records, end)
-
-    def end(self, records: list[Record], end: Callable[[], object]) -> Failure | None:
-        """Wait for the end of a request that `begin` began; what it did not deliver, if anything."""
-        try:
-            end()
-        except BaseException as error:
-            return self.failure(records, error)
-        self._took(records)
-        return None
-
-    def failure(self, records: list[Record], error: BaseException) -> Failure:
-        """What a request that raised did not deliver; what it did is taken note of."""
-        failure = failure_of(records, error)
-        if len(failure.records) < len(records):
-            at_fault = set(map(id, failure.records))
-            self._took([record for record in records if id(record) not in at_fault])
-        return failure
-
-    def _took(self, records: list[Record]) -> None:
-        """The destination has accepted a request with these."""
-        self._ledger.took(records)
-        self.got_through += 1
-        self._failed_alone = 0
-        if self._tried:
-            tried, self._tried = self._tried, {}
-            for record, lane, failures, reason in tried.values():
-                if failures + 1 >= MOST_TRIES:
-                    self._bury(record, lane, reason)
-                else:
-                    self._suspect(record, lane, failures + 1, reason)
+        self._requests.begin_round()
 
     def deliver_known(self, lanes: dict[str, list[Record]]) -> None:
         """Deliver what belongs to lanes that were accepted before: all at once, as far as that works."""
         groups = list(lanes.values())
         records = groups[0] if len(groups) == 1 else sorted(itertools.chain(*groups), key=attrgetter("id"))
-        failure = self.send(records)
+        failure = self._requests.send(records)
         if failure is None:
             return
         if failure.is_named:
-            for lane, group in self.by_lane(failure.records).items():
+            for lane, group in self._requests.by_lane(failure.records).items():
                 self._settle(lane, Failure(group, failure.error, True))
         elif len(lanes) == 1:
             self._settle(next(iter(lanes)), failure)
@@ -136,7 +58,7 @@ class Delivery:
             first = self.failures % len(names)  # or the same four would always be asked first
             for lane in names[first:] + names[:first]:
                 self.deliver_lane(lane, lanes[lane])
-                if len(self.later) >= 4 and not self.got_through:
+                if len(self.later) >= 4 and not self._requests.got_through:
                     self.judge_later()
 
     def deliver_new(self, lanes: dict[str, list[Record]], is_full: bool) -> None:
@@ -153,7 +75,7 @@ class Delivery:
         while names:
             began = time.monotonic()
             if began > deadline:
-                if not self.got_through:
+                if not self._requests.got_through:
                     self.judge_later()
                 for lane in names:
                     self._lanes.hold_untried(lane, Failure(lanes[lane], UNTRIED, False))
@@ -163,8 +85,9 @@ class Delivery:
                 self.deliver_lane(together[0], lanes[together[0]])
                 took_all = self._lanes.of(together[0]).accepted
             else:
-                failure = self.send(sorted(itertools.chain(*(lanes[name] for name in together)), key=attrgetter("id")))
-                failed = {} if failure is None else self.by_lane(failure.records)
+                groups = (lanes[name] for name in together)
+                failure = self._requests.send(sorted(itertools.chain(*groups), key=attrgetter("id")))
+                failed = {} if failure is None else self._requests.by_lane(failure.records)
                 for name in together:
                     if name not in failed:
                         self._lanes.accept(name)
@@ -178,7 +101,7 @@ class Delivery:
 
     def deliver_lane(self, lane: str, records: list[Record]) -> None:
         """Deliver records of one lane, and decide about those that are not taken. Raises `Down`."""
-        failure = self.send(records)
+        failure = self._requests.send(records)
         if failure is None:
             self._lanes.accept(lane)
         else:
@@ -189,7 +112,7 @@ class Delivery:
         records, error, is_named = failure
         if isinstance(error, Rejected) and (is_named or len(records) == 1):
             for record in records:
-                self._bury(record, lane, text_of(error))
+                self._requests.bury(record, lane, text_of(error))
         elif isinstance(error, Rejected):
             self._search(lane, records)
         elif failure.holds:
@@ -205,7 +128,7 @@ class Delivery:
     def judge_later(self) -> None:
         """Lanes that failed for now are sick if anything else got through, and else the destination is down."""
         for lane, failure in self.later.items():
-            if not self.got_through:
+            if not self._requests.got_through:
                 raise Down(failure.error)
             self._lanes.hold(lane, failure)
         self.later.clear()
@@ -214,7 +137,7 @@ class Delivery:
         """After failed rounds, ask with one event, or the newest, whether the destination is up. Raises `Down`."""
         for lane, group in lanes.items():
             first = group.pop(0)
-            failure = self.send([first])
+            failure = self._requests.send([first])
             if failure is None:
                 self._lanes.accept(lane)
             else:
@@ -225,9 +148,9 @@ class Delivery:
 
     def _isolate(self, lane: str, records: list[Record], error: BaseException) -> None:
         """A failure that may be an event's fault: unless the destination takes nothing at all, find which."""
-        if not self.got_through:
+        if not self._requests.got_through:
             first, records = records[0], records[1:]
-            failure = self.send([first]) if records else Failure([first], error, False)
+            failure = self._requests.send([first]) if records else Failure([first], error, False)
             if failure is not None:
                 self._settle_first(lane, failure)
                 if self._lanes.of(lane).hold_s:
@@ -241,7 +164,7 @@ class Delivery:
         """Decide about one record that failed alone before anything got through. Raises `Down`."""
         (record,), error, _ = failure
         if isinstance(error, Rejected):
-            self._bury(record, lane, text_of(error))
+            self._requests.bury(record, lane, text_of(error))
         elif failure.holds:
             self._lanes.hold(lane, failure)
         elif self._is_patient_with(error) or not self._control(record):
@@ -254,12 +177,12 @@ class Delivery:
         for record in self._positions.newest(self._ledger.position, 20 + len(self._ledger.settled)):
             if record.id in self._ledger.settled or record.id == beside.id:
                 continue
-            lane = next(iter(self.by_lane([record])), None)
+            lane = next(iter(self._requests.by_lane([record])), None)
             if lane is None or self._lanes.of(lane).hold_s:
                 continue
-            if self.send([record]) is None:
+            if self._requests.send([record]) is None:
                 self._lanes.accept(lane)
-                self._has_control = True
+                self._requests.has_control = True
                 return True
             return False
         return False
@@ -270,7 +193,7 @@ class Delivery:
         while rest:
             size = max(1, bad // 2) if bad else len(rest)
             part = rest[:size]
-            failure = self.send(part)
+            failure = self._requests.send(part)
             if failure is None:
                 self._lanes.accept(lane)
                 rest, bad = rest[size:], max(0, bad - size)
@@ -292,37 +215,19 @@ class Delivery:
     def _fail_alone(self, record: Record, lane: str, error: BaseException) -> None:
         """One record failed alone, after others got through. Raises `Down` if it seems to be everybody's trouble."""
         if isinstance(error, Rejected):
-            self._bury(record, lane, text_of(error))
+            self._requests.bury(record, lane, text_of(error))
             return
-        self._failed_alone += 1
-        if self._failed_alone >= (_CONTROL_EVERY if self._has_control else 2) and not self._control(record):
+        self._requests.failed_alone += 1
+        most = _CONTROL_EVERY if self._requests.has_control else 2
+        if self._requests.failed_alone >= most and not self._control(record):
             raise Down(error)
         self._suspect_first(record, lane, error)
 
     def _suspect_first(self, record: Record, lane: str, error: BaseException) -> None:
-        self._suspect(record, lane, 1, text_of(error))
+        self._requests.suspect(record, lane, 1, text_of(error))
         self._ledger.log(f"an event fails alone, and is tried again later: {text_of(error)}")
 
-    def _suspect(self, record: Record, lane: str, failures: int, reason: str) -> None:
-        """Try it again alone, later; `failures` are those of it alone that count."""
-        due = time.time() + min(self._retry_max_s, self._retry_min_s * 2.0 ** (failures - 1))
-        self._ledger.suspect(record, lane, reason, failures, due)
-        self._suspect_due = due if self._suspect_due is None else min(self._suspect_due, due)
-
-    def _bury(self, record: Record, lane: str, reason: str) -> None:
-        """It is not tried again."""
-        self._ledger.bury(record, lane, reason)
-        self._ledger.log(f"an event was refused for good: {reason}")
-        try:
-            self._destination.bury(record, reason)
-        except BaseException as error:
-            self._ledger.log(f"the destination could not take note of a dead letter: {text_of(error)}")
-
     # Events that failed alone, and lanes that are asked again.
-
-    def suspect_due(self) -> float | None:
-        """When the next event that failed alone is to be tried again (Unix time)."""
-        return self._suspect_due
 
     def retry_suspects(self) -> None:
         """Try again, alone, some events that failed alone."""
@@ -332,13 +237,13 @@ class Delivery:
             self._ledger.waiting = {record.id}
             failure = self._ask_with(record, lane)
             if failure is not None:
-                self._suspect(record, lane, failures, text_of(failure.error))
-                self._tried[record.id] = (record, lane, failures, text_of(failure.error))
-                if not self.got_through and len(self._tried) >= 2:
+                self._requests.suspect(record, lane, failures, text_of(failure.error))
+                self._requests.tried[record.id] = (record, lane, failures, text_of(failure.error))
+                if not self._requests.got_through and len(self._requests.tried) >= 2:
                     break  # it may be down, and each try may take long
         self._ledger.waiting = set()
         self._ledger.save()
-        self._suspect_due = self._positions.next_suspect_at()
+        self._requests.suspect_due = self._positions.next_suspect_at()
 
     def ask_lane(self, lane: str, record: Record) -> None:
         """Ask with one event whether a lane that is on hold is taken now."""
@@ -350,10 +255,10 @@ class Delivery:
 
     def _ask_with(self, record: Record, lane: str) -> Failure | None:
         """Send one event alone: its lane is accepted, or it is buried. Else why it failed for now."""
-        failure = self.send([record])
+        failure = self._requests.send([record])
         if failure is None:
             self._lanes.accept(lane)
         elif isinstance(failure.error, Rejected):
-            self._bury(record, lane, text_of(failure.error))
+            self._requests.bury(record, lane, text_of(failure.error))
             return None
         return failure
