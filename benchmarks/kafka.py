@@ -20,7 +20,8 @@ from measure import Result
 from processes import reserved_port
 
 from pixel_middleware.destinations import Kafka
-from pixel_middleware.destinations.kafka import DEFAULTS, milliseconds
+from pixel_middleware.destinations.kafka import milliseconds
+from pixel_middleware.destinations.librdkafka import DEFAULTS
 from pixel_middleware.events import to_json
 from pixel_middleware.sinks import EventLog
 

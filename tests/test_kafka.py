@@ -15,7 +15,7 @@ from load import KILLS, collect_under_fire
 from processes import PATIENCE_S, until, until_up
 
 from pixel_middleware import ConfigurationError, Rejected, RetryLater
-from pixel_middleware.destinations import Kafka, from_url
+from pixel_middleware.destinations import Kafka, from_url, librdkafka
 from pixel_middleware.destinations import kafka as kafka_module
 from pixel_middleware.destinations.base import Record, RecordDestination, Undelivered
 from pixel_middleware.sinks import EventLog
@@ -112,7 +112,7 @@ def test_a_hundred_thousand_events_and_none_is_missing(broker, kafka, tmp_path, 
 def loaded(kafka, tmp_path, make_event, monkeypatch):
     """A log under load, the ids of what is put into it, and `stop()`, after which it has taken all of them."""
     # A broker that comes back has no topics for a moment.
-    monkeypatch.setattr("pixel_middleware.destinations.kafka.WRONG_TOPIC_RETRY_S", 0.5)
+    monkeypatch.setattr("pixel_middleware.destinations.librdkafka.WRONG_TOPIC_RETRY_S", 0.5)
     log = EventLog(tmp_path / "events.db", {"lake": kafka(message_timeout_ms=2000)}, retry_min_s=0.05, retry_max_s=0.5)
     stopping, put_in = threading.Event(), []
 
@@ -432,7 +432,7 @@ def test_it_names_its_topic_and_brokers_without_secrets():
 
 def test_librdkafkas_lines_are_logged_once_a_minute_and_kind_as_warnings_at_most(caplog):
     caplog.set_level(logging.INFO, "pixel_middleware.kafka")
-    lines = kafka_module._OneAMinute()
+    lines = librdkafka.OneAMinute()
     for kind in ("FAIL", "FAIL", "GETPID", "FAIL"):
         lines.log(logging.ERROR, "%s [%s] %s", kind, "client", "text")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [

@@ -155,7 +155,7 @@ def in_order_but_for_repeats(messages):
 def test_a_topic_that_is_missing_holds_nothing_else_and_is_sent_to_once_it_is_made(
     cluster, topic, kafka, tmp_path, make_event, monkeypatch
 ):
-    monkeypatch.setattr("pixel_middleware.destinations.kafka.WRONG_TOPIC_RETRY_S", 0.5)
+    monkeypatch.setattr("pixel_middleware.destinations.librdkafka.WRONG_TOPIC_RETRY_S", 0.5)
     missing = f"{topic}-later"
     log = EventLog(tmp_path / "events.db", {"lake": kafka(lambda event: event["event"])}, retry_min_s=0.1)
     put_in = {topic: [], missing: []}

@@ -3,71 +3,34 @@
 import ctypes
 import logging
 import os
-import re
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 from pixel_middleware.destinations.base import Record, RecordDestination, Undelivered
+from pixel_middleware.destinations.librdkafka import (
+    REFUSED,
+    WRONG_TOPIC,
+    OneAMinute,
+    Troubles,
+    is_outage,
+    said,
+    with_defaults,
+)
 from pixel_middleware.errors import ConfigurationError, RetryLater
 from pixel_middleware.events import Event
 from pixel_middleware.runtime.extras import needed_by
-
-_log = logging.getLogger("pixel_middleware.kafka")
-
-DEFAULTS: dict[str, Any] = {
-    "acks": "all",
-    "enable.idempotence": True,  # a retry of librdkafka's own makes no duplicate, and keeps the order
-    "partitioner": "murmur2_random",  # Java's: a key has the same partition whoever sends it
-    "compression.type": "lz4",
-    "linger.ms": 50,  # the end of a batch does not wait for it
-    "message.timeout.ms": 30_000,  # a broker that died is replaced after 9 s or so
-    "topic.metadata.propagation.max.ms": 2000,  # how long a topic may seem missing to a producer that knew it
-    "delivery.report.only.error": True,
-}
-"""librdkafka's options where the user gave none; `client.id` is `pixel-middleware-` and the host's name."""
-
-_OTHER_NAMES = {
-    "request.required.acks": "acks",
-    "compression.codec": "compression.type",
-    "queue.buffering.max.ms": "linger.ms",
-    "delivery.timeout.ms": "message.timeout.ms",
-}
-"""Options that librdkafka knows by two names: the default must not stand beside what the user gave."""
 
 SCHEMA_VERSION = "1"
 """The header `schemaVersion`: raised when the shape of an event changes."""
 
 METADATA_TIMEOUT_S = 5.0
-LOG_EVERY_S = 60.0
-WRONG_TOPIC_RETRY_S = 5.0  # at first: not every broker knows at once of a topic that was just made
 _GRACE_S = 5.0  # librdkafka looks for messages that timed out once a second
 _SLICE_S = 0.2  # how long a failure may wait until it is looked at
 _MOST_TOPICS = 10_000
 _MOST_OF_A_REASON = 1000
-_TIMEOUTS = ("_MSG_TIMED_OUT", "_TIMED_OUT", "_PURGE_QUEUE", "_PURGE_INFLIGHT", "_TRANSPORT", "REQUEST_TIMED_OUT")
-_REFUSED = (
-    *("MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_TIMESTAMP", "POLICY_VIOLATION"),
-    "_INVALID_DIFFERENT_RECORD",  # the others of a record batch, where the broker said which one was at fault
-)
-_WRONG_TOPIC = {
-    "UNKNOWN_TOPIC_OR_PART": "topic_missing",
-    "_UNKNOWN_TOPIC": "topic_missing",
-    "_UNKNOWN_PARTITION": "topic_missing",
-    "TOPIC_EXCEPTION": "topic_missing",
-    "TOPIC_AUTHORIZATION_FAILED": "authorization",
-}
-_TROUBLE = {
-    "_AUTHENTICATION": ("authentication", "the brokers refuse user and password"),
-    "_SSL": ("tls", "no TLS with the brokers"),
-    "_RESOLVE": ("resolve", "a broker's name does not resolve"),
-    "_ALL_BROKERS_DOWN": ("all_brokers_down", "no broker can be reached"),
-}
-"""What librdkafka calls the causes of an outage, our words for them; the more telling one first."""
 
 
 class Kafka(RecordDestination):
@@ -110,25 +73,22 @@ class Kafka(RecordDestination):
         self._topic = topic
         self._key = key
         self._dead_letters = dead_letters
-        given_by_another_name = {_OTHER_NAMES.get(name) for name in config}
-        defaults = DEFAULTS | {"client.id": f"pixel-middleware-{socket.gethostname()}"}
-        self._config = {name: value for name, value in defaults.items() if name not in given_by_another_name}
-        self._config |= config
+        self._config = with_defaults(config)
         self._timeout_s = float(config.get("delivery.timeout.ms", self._config.get("message.timeout.ms", 0))) / 1000
         self._producer: Any = None
         self._pid = 0
         self._topics: set[str] = set()
         self._under_way: list[_Batch] = []
-        self._troubles: dict[str, str] = {}
-        self._lines = _OneAMinute()
+        self._troubles = Troubles()
+        self._lines = OneAMinute()
         try:
             self._library.Producer(self._config, logger=self._lines)
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0]
-            said = reason.str() if hasattr(reason, "str") else str(reason)
+            text = reason.str() if hasattr(reason, "str") else str(reason)
             # The names alone: passwords are among the values.
             raise ConfigurationError.must_be(
-                "config", f"options librdkafka takes ({said})", sorted(self._config)
+                "config", f"options librdkafka takes ({text})", sorted(self._config)
             ) from error
 
     def __str__(self) -> str:
@@ -189,7 +149,7 @@ class Kafka(RecordDestination):
     def _produce_all(self, batch: "_Batch", topic: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Hand a batch to the producer. What cannot be handed over is noted."""
         if self._producer is None or self._pid != os.getpid():
-            config = self._config | {"error_cb": self._on_error}
+            config = self._config | {"error_cb": self._troubles.note}
             self._producer, self._pid = self._library.Producer(config, logger=self._lines), os.getpid()
             self._topics.clear()
             self._under_way.clear()
@@ -224,9 +184,9 @@ class Kafka(RecordDestination):
                     producer.produce(**message)
             except self._library.KafkaException as error:  # by librdkafka itself, so it is about this one
                 reason = error.args[0]
-                if reason.name() in _REFUSED:
+                if reason.name() in REFUSED:
                     limit = self._config.get("message.max.bytes", 1_000_000)
-                    batch.undelivered.reject(record, f"{_said(reason)} (message.max.bytes is {limit})")
+                    batch.undelivered.reject(record, f"{said(reason)} (message.max.bytes is {limit})")
                     continue
                 trouble = self._judge(reason, topic or "")
             except BufferError:
@@ -247,9 +207,9 @@ class Kafka(RecordDestination):
         try:
             error = self._producer.list_topics(topic, METADATA_TIMEOUT_S).topics[topic].error
         except self._library.KafkaException:
-            self._producer.poll(0)  # brings what `_on_error` is told
+            self._producer.poll(0)  # brings what `Troubles` is told
             raise
-        if error is not None and error.name() in _WRONG_TOPIC:
+        if error is not None and error.name() in WRONG_TOPIC:
             raise self._library.KafkaException(error)
         if len(self._topics) >= _MOST_TOPICS:
             self._topics.clear()
@@ -260,9 +220,9 @@ class Kafka(RecordDestination):
         end = time.monotonic() + self._timeout_s + _GRACE_S
         try:
             while batch.producer is not None and batch.producer.flush(_SLICE_S):
-                if time.monotonic() > end or any(_is_outage(error) for error, _, _ in batch.failures):
+                if time.monotonic() > end or any(is_outage(error) for error, _, _ in batch.failures):
                     break
-            if any(_is_outage(error) for error, _, _ in batch.failures) or time.monotonic() > end:
+            if any(is_outage(error) for error, _, _ in batch.failures) or time.monotonic() > end:
                 # Younger events must not overtake those that failed; and some brokers never take this producer again.
                 self.close()
         except self._library.KafkaException as error:  # from now on, all that this producer is asked raises
@@ -281,8 +241,8 @@ class Kafka(RecordDestination):
         refused = []
         by_value = {record.text.encode(): record for record in batch.records}
         for error, topic, value in batch.failures:
-            if error.name() in _REFUSED:
-                refused.append((by_value[value], _said(error)))
+            if error.name() in REFUSED:
+                refused.append((by_value[value], said(error)))
             else:
                 batch.undelivered.retry([by_value[value]], self._judge(error, topic))
         return refused
@@ -308,23 +268,9 @@ class Kafka(RecordDestination):
         if reason.fatal() or reason.name() == "_FATAL":
             self.close()
             return RetryLater(f"the producer failed for good, and is built anew: {reason.str()}")
-        if reason.name() in _WRONG_TOPIC:
+        if reason.name() in WRONG_TOPIC:
             self._topics.clear()
-            message = f"topic {topic!r}: {_said(reason)}"
-            return RetryLater(message, after=WRONG_TOPIC_RETRY_S, hold=True, cause=_WRONG_TOPIC[reason.name()])
-        for name, (cause, text) in _TROUBLE.items():
-            if name in self._troubles:
-                detail = self._troubles[name]
-                if cause == "all_brokers_down":  # whose own text only counts them
-                    detail = self._troubles.get("_TRANSPORT", detail)
-                return RetryLater(f"{text}: {detail}", cause=cause)
-        if reason.name() in _TIMEOUTS:
-            return RetryLater(f"the brokers did not acknowledge in time ({reason.name()})", cause="timeout")
-        return RetryLater(_said(reason))
-
-    def _on_error(self, error: Any) -> None:
-        """Keep what librdkafka says while it tries again by itself: each message only ever says that it timed out."""
-        self._troubles[error.name()] = _AFTER.sub("", error.str())
+        return self._troubles.meaning(reason, topic)
 
 
 class _Batch:
@@ -343,43 +289,12 @@ class _Batch:
             self.failures.append((error, message.topic(), message.value()))
 
 
-class _OneAMinute:
-    """Takes librdkafka's log lines as a logger would, and passes on one a minute of each kind: it repeats itself."""
-
-    def __init__(self) -> None:
-        self._logged_at: dict[str, float] = {}
-
-    def log(self, level: int, message: str, *args: Any) -> None:
-        """Pass on a line, as a warning at most: librdkafka tries again by itself."""
-        kind, now = args[0], time.monotonic()
-        if now - self._logged_at.get(kind, -LOG_EVERY_S) >= LOG_EVERY_S:
-            self._logged_at[kind] = now
-            _log.log(logging.INFO if kind in _HARMLESS else min(level, logging.WARNING), message, *args)
-
-
-_HARMLESS = ("GETPID",)  # "Failed to acquire idempotence PID ... retrying", once after a broker's start
 _SAME_HEADERS = (("content-type", "application/json"), ("schemaVersion", SCHEMA_VERSION))
-
-
-_AFTER = re.compile(r" \(after \d+ms in state \w+\)")  # differs each time, where a reason should stay the same
-
-
-def _is_outage(error: Any) -> bool:
-    return error.name() not in _REFUSED and error.name() not in _WRONG_TOPIC
-
-
-def _said(error: Any) -> str:
-    return f"{error.name()}: {error.str()}"
 
 
 def milliseconds(received_at: str) -> int:
     """A `receivedAt` as Kafka's timestamp; 0, which is the moment of sending, if it is none."""
     try:
-        return _second(received_at[:19]) + int(received_at[20:23])
+        return round(datetime.fromisoformat(f"{received_at[:23]}+00:00").timestamp() * 1000)
     except ValueError:
         return 0
-
-
-@lru_cache(maxsize=64)
-def _second(text: str) -> int:
-    return int(datetime.fromisoformat(f"{text}+00:00").timestamp()) * 1000
