@@ -14,7 +14,8 @@ from webob import Request
 from pixel_middleware import ConfigurationError, pixel_url
 from pixel_middleware.events import Visit, make_event, timestamp
 from pixel_middleware.processors import anonymize_ip, verify_signature
-from pixel_middleware.processors.opens import RULES, drop_machines, judge_agent, judge_open
+from pixel_middleware.processors.agents import judge_agent
+from pixel_middleware.processors.opens import RULES, drop_machines, judge_open
 
 ROOT = Path(__file__).parents[1]
 REQUESTS = json.loads((ROOT / "tests" / "data" / "opens.json").read_text("utf-8"))

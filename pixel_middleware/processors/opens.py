@@ -10,11 +10,9 @@ docs/how-to/opens.md says where the rows come from, how often they are wrong, an
 """
 
 import ipaddress
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
-from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Literal, NamedTuple
 
@@ -23,15 +21,11 @@ from webob import Request
 from pixel_middleware import settings
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.events import Event
-from pixel_middleware.runtime.extras import needed_by
+from pixel_middleware.processors.agents import Find, has, judge_agent, signs_of
 from pixel_middleware.wire.signatures import VERIFIED
 from pixel_middleware.wire.urls import SENT_AT
 
-with needed_by("judge_open", "crawler-user-agents", extra="bots"):
-    from crawleruseragents import is_crawler
-
 By = Literal["person", "proxy", "machine", "unknown"]
-Find = Callable[[str], object]
 
 
 class Rule(NamedTuple):
@@ -47,14 +41,6 @@ class Header(NamedTuple):
 
     sign: str
     key: str
-    find: Find
-
-
-class Agent(NamedTuple):
-    """The `signs` of a user agent in which `find` finds something, and whose software that is, where it matters."""
-
-    signs: str
-    provider: str
     find: Find
 
 
@@ -87,116 +73,16 @@ RULES = (
 """
 
 
-def _has(pattern: str) -> Find:
-    return re.compile(pattern).search  # in text that is in small letters
-
-
 HEADERS = (
-    Header("head", "REQUEST_METHOD", _has("^head$")),
-    Header("speculative", "HTTP_SEC_PURPOSE", _has("prefetch|prerender|preview")),
-    Header("speculative", "HTTP_PURPOSE", _has("prefetch|prerender|preview")),
-    Header("speculative", "HTTP_X_PURPOSE", _has("prefetch|prerender|preview")),
-    Header("speculative", "HTTP_X_MOZ", _has("prefetch|prerender|preview")),
-    Header("from", "HTTP_FROM", _has(r"\S")),
-    Header("navigation", "HTTP_SEC_FETCH_DEST", _has("^(document|iframe)$")),
+    Header("head", "REQUEST_METHOD", has("^head$")),
+    Header("speculative", "HTTP_SEC_PURPOSE", has("prefetch|prerender|preview")),
+    Header("speculative", "HTTP_PURPOSE", has("prefetch|prerender|preview")),
+    Header("speculative", "HTTP_X_PURPOSE", has("prefetch|prerender|preview")),
+    Header("speculative", "HTTP_X_MOZ", has("prefetch|prerender|preview")),
+    Header("from", "HTTP_FROM", has(r"\S")),
+    Header("navigation", "HTTP_SEC_FETCH_DEST", has("^(document|iframe)$")),
 )
 """What a request says beside its agent. Referer and Via decide nothing: companies' proxies change them for people."""
-
-DESKTOPS = r"windows nt [\d.]+(; win64; x64|; wow64)?|macintosh; intel mac os x [\d._]+|x11; (ubuntu; )?linux x86_64"
-PHONES = r"iphone; cpu iphone os [\d_]+ like mac os x|ipad; cpu os [\d_]+ like mac os x"
-ENGINE = r"applewebkit/[\d.]+ \(khtml, like gecko\)"
-CHROMIUM = r"chrome/[\d.]+( mobile)? safari/[\d.]+( edg/[\d.]+)?"
-SAFARI = r"(version/[\d.]+( mobile/\w+)? safari/[\d.]+|mobile/\w+)"
-SYSTEMS = "windows|macintosh|x11|linux|android|iphone|ipad|ipod|blackberry|bb10|symbian|series|bada|web0s|msie"
-
-
-AGENTS = (
-    Agent("no_agent", "", _has("^$")),
-    # Prefetches: the mail has arrived, and nobody has opened it yet.
-    Agent("privacy_prefetch", "apple", _has(r"^mozilla/5\.0$")),
-    Agent("gmail_prefetch", "gmail", _has(r"edge/12\.246 (mozilla/5\.0|gmail-content-sampling)$")),
-    # Proxies that fetch a picture when somebody looks at it.
-    Agent("image_proxy", "gmail", _has(r"googleimageproxy|via ggpht\.com")),
-    Agent("image_proxy", "yahoo", _has("yahoomailproxy")),
-    Agent("image_proxy", "fastmail", _has("fastmailua")),
-    Agent("image_proxy", "hey", _has(r"hey\.com/imageproxy")),
-    Agent("image_proxy", "seznam", _has("seznamemailproxy")),
-    Agent("image_proxy", "rambler", _has("^ramblermail/")),
-    Agent("image_proxy", "ukr.net", _has(r"mail\.ukr\.net proxy")),
-    Agent("image_proxy", "wp.pl", _has("wpimageproxy")),
-    Agent("image_proxy", "shortwave", _has("shortwave image fetcher")),
-    Agent("image_proxy", "github", _has("github-camo")),
-    Agent("image_proxy", "slack", _has("slack-imgproxy")),
-    Agent("image_proxy", "startpage", _has("startpageprivateimageproxy")),
-    Agent("image_proxy", "tweakers", _has("tweakers image proxy")),
-    # Discord's calls itself a Firefox: one of 2015, or one that cannot be, since Firefox calls every Mac 10.15.
-    Agent("image_proxy", "discord", _has(r"intel mac os x 10\.10; rv:38\.0\) gecko/20100101 firefox/38\.0$")),
-    Agent("image_proxy", "discord", _has(r"intel mac os x 11\.6; rv:92\.0\) gecko/20100101 firefox/92\.0$")),
-    Agent("image_proxy", "", _has(r"(image|img|mail)[ _-]?proxy|camo[ -]asset[ -]proxy|imagefetcher/")),
-    Agent("doubtful_proxy", "yandex", _has("yandeximageresizer")),
-    # Mail clients that give their name.
-    Agent("client", "outlook", _has("(microsoft|office) outlook|ms-office|msoffice|macoutlook|microsoft entourage")),
-    Agent("client", "outlook", _has("outlook-(ios|android|express)|^outlook/.* cfnetwork/|^windowsmail/")),
-    Agent("client", "thunderbird", _has("thunderbird/|icedove/|betterbird/")),
-    Agent("client", "yahoo", _has(r"^yahoo(%20|!%20| )?mail/|yahoomobilemail/|\.ymail/")),
-    Agent("client", "gmail", _has("^android-gmail/")),
-    Agent("client", "apple", _has("^(mobile)?mail/.* cfnetwork/")),
-    Agent("client", "", _has("^(airmail|the bat!) |^(navermailapp|mailbar|barca|barcapro|emclient)/|^superhuman")),
-    Agent("client", "", _has("lotus-notes|em client/|postbox[ /]|mailbird/|mailspring/|bluemail/|foxmail/|mailmaster")),
-    Agent("client", "", _has("(spicebird|seamonkey|iceape)/")),
-    # Those who scan mail, where they give their name.
-    Agent("scanner", "barracuda", _has("barracuda")),
-    Agent("scanner", "proofpoint", _has("proofpoint")),
-    Agent("scanner", "mimecast", _has("mimecast")),
-    Agent("scanner", "cisco", _has("ciscosecureemail|cisco secure email|ironport")),
-    Agent("scanner", "symantec", _has("symantec|messagelabs")),
-    Agent("scanner", "forcepoint", _has("forcepoint")),
-    Agent("scanner", "sophos", _has("sophos")),
-    Agent("scanner", "trendmicro", _has("tmes|trend ?micro")),
-    Agent("scanner", "zscaler", _has("zscaler")),
-    Agent("scanner", "fortinet", _has("fortiguard|fortimail|fortinet")),
-    Agent("scanner", "trellix", _has("fireeye|trellix")),
-    Agent("scanner", "microsoft", _has("microsoft office (existence|protocol) discovery|office 365 connectors")),
-    Agent("scanner", "microsoft", _has("safelinks")),
-    Agent("scanner", "", _has("hornetsecurity|spamtitan|mailscanner|cloudmark|avanan|vadesecure|scmguard|twinwave")),
-    # Previews, and browsers that nobody looks at.
-    Agent("crawler", "", _has("^whatsapp/|^facebookexternal|linkexpanding|url preview|urlscan")),
-    Agent("crawler", "", _has("headless|phantomjs|slimerjs|puppeteer|playwright|selenium| cypress/")),
-    # Tools and libraries, whose name stands first.
-    Agent("crawler", "", _has(r"http-?client|httplib|lua-resty-http|^(java|php|python|guzzle)[/\d-]")),
-    Agent("crawler", "", _has("^(ahc|aiohttp|axios|curl|jetty|libwww-perl|node-fetch|reqwest|ruby|undici|wget)/")),
-    Agent("crawler", "", _has("^(cortex|guzzlehttp|httpie|postmanruntime|restsharp|yarn)/|^hubspot connect")),
-    # People and robots have both been seen with these.
-    Agent("doubtful_client", "", _has("^dalvik/|okhttp/|dataaccessd/|^microsoft exchange/")),
-    Agent("doubtful_client", "", _has("^amazon cloudfront$")),  # what that CDN says for everybody unless told otherwise
-    # Whole lines that millions of people's browsers send: no list, also no later one, may take them for a robot's.
-    Agent("client", "", _has(rf"^mozilla/5\.0 \(({DESKTOPS}|linux; android)\) {ENGINE} {CHROMIUM}$")),
-    Agent("client", "", _has(rf"^mozilla/5\.0 \(({DESKTOPS}); rv:[\d.]+\) gecko/\d+ firefox/[\d.]+$")),
-    Agent("client", "", _has(rf"^mozilla/5\.0 \(({DESKTOPS}|{PHONES})\) {ENGINE} {SAFARI}$")),
-    # Apps made of Electron: the crawler list knows some by names that they share with robots.
-    Agent("client", "", _has("^mozilla/.* electron/")),
-    # Robots by their manners: an address for complaints, or a word that says what they are.
-    Agent("crawler", "", _has(r"(^|\+|[;(] ?)https?://|khtml, like gecko; ")),
-    Agent("crawler", "", _has(r"compatible;[^)]*bot\b|^[\w.-]*bot\b|bot/\d|spider|crawler|scraper")),
-    # The 1,500 patterns of https://github.com/monperrus/crawler-user-agents.
-    Agent("crawler", "", lambda agent: is_crawler(agent, case_sensitive=False)),
-    # What Mail on a Mac and the new Outlook send: the engine, and no more.
-    Agent("client, shared_agent", "", _has(rf"({SYSTEMS}).*{ENGINE}$")),
-    # Any other browser; compatible things that do not say with what are seldom one.
-    Agent("", "", _has(r"^[^(]*\(compatible; (?!msie|konqueror)")),
-    Agent("client", "", _has(rf"^mozilla.?\d.*?({SYSTEMS})")),
-    Agent("", "", _has("")),
-)
-"""The first row that finds something decides. It is shown the agent in small letters, without `NO_ROBOTS`."""
-
-NO_ROBOTS = (
-    # A phone and its build. One Android 15 build of Oppo and OnePlus, AP3A.240617.008, stands in the crawler list.
-    (re.compile(r"\(linux;[^()]*?android(?:[^()]++|\([^()]*+\))*+\)"), "(linux; android)"),
-    # Devices, browsers and apps of people in whose names a robot's fits: bot, Sonic, Sogou, NING/.
-    (re.compile("cubot|panasonic|viewsonic|butterfly|sogou(mse|mobilebrowser|search)|lightning/"), ""),
-    (re.compile("coc_?coc(browser)?| viber$| (viber|blackboard|freespoke|fluid)/|metaiab facebook"), ""),
-)
-"""What is taken out of an agent before any row sees it, as patterns and what comes in their place."""
 
 MOST_AGENT_CHARACTERS = 1024
 """Longer agents are cut: no browser sends more, and what is remembered of 4,096 agents stays below 10 MB."""
@@ -224,7 +110,7 @@ class judge_open:
             raise ConfigurationError.must_be("window_s", "a number of seconds, 0 or more", window_s)
         self._ends = (("t < 2", 2), ("t < 60", 60), ("t < 600", 600), ("t < window", window_s))
         self._networks = _by_length(networks)
-        self._rules = [(rule, _signs(rule.signs)) for rule in RULES]
+        self._rules = [(rule, signs_of(rule.signs)) for rule in RULES]
 
     def __call__(self, event: Event, request: Request) -> Event:
         environ = request.environ
@@ -262,21 +148,6 @@ def drop_machines(event: Event, request: Request) -> Event | None:
     if not isinstance(verdict, dict) or "by" not in verdict:
         raise ConfigurationError("processors", "drop_machines needs judge_open before it in processors")
     return None if verdict["by"] == "machine" else event
-
-
-# Most of an agent's row costs a look into the crawler list, and a site sees the same browsers again and again.
-@lru_cache(maxsize=4096)
-def judge_agent(agent: str) -> tuple[frozenset[str], str]:
-    """The signs of a user agent, by `AGENTS`, and its provider, `""` where there is none."""
-    agent = agent.strip().lower()
-    for pattern, instead in NO_ROBOTS:
-        agent = pattern.sub(instead, agent)
-    row = next(row for row in AGENTS if row.find(agent))
-    return _signs(row.signs), row.provider
-
-
-def _signs(text: str) -> frozenset[str]:
-    return frozenset(text.split(", ") if text else ())
 
 
 def _seconds_since_sent(event: Event) -> float | None:
