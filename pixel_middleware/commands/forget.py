@@ -39,8 +39,16 @@ def forget(path: Path, anonymous_id: str | None, user_id: str | None, dry_run: b
     else:
         with log_at(path) as store:
             erased = forget_in(store, Selection(anonymous_id=anonymous_id, user_id=user_id), id_, dry_run=dry_run)
-    if not dry_run and not erased.came_since:
-        _see_that_no_trace_is_left(path, field, id_, erased)
+        text = as_json(id_)
+        traces = {f'"{field}":{text}'} if erased.mentions else {id_, text[1:-1]}
+        # In the bytes of the files, as only a process may look that has no SQLite file open: see `store`.
+        if not dry_run and not erased.came_since and _contains(path, traces):
+            with log_at(path) as store:  # SQLite moves rows between pages, and does not zero every copy
+                empty_wal(store, rebuild=True)
+            if _contains(path, traces):
+                raise click.ClickException(
+                    f"{path} still contains the id, in a place that is not ours, like a table of your own"
+                )
     if as_object:
         click.echo(json.dumps(asdict(erased)))
     else:
@@ -53,20 +61,6 @@ def forget(path: Path, anonymous_id: str | None, user_id: str | None, dry_run: b
             click.echo(f"The text of the id also stands in {events(erased.mentions)} of others, which stay")
         if erased.came_since:
             click.echo(f"{events(erased.came_since)} of this person came meanwhile: use the processor `suppress` first")
-
-
-def _see_that_no_trace_is_left(path: Path, field: str, id_: str, erased: Erased) -> None:
-    """Look for the id in the bytes of the files, as only a process may that has no SQLite file open (see `store`)."""
-    text = as_json(id_)
-    traces = {f'"{field}":{text}'} if erased.mentions or path.suffix == ".jsonl" else {id_, text[1:-1]}
-    if not _contains(path, traces) or path.suffix == ".jsonl":
-        return
-    with log_at(path) as store:  # SQLite moves rows between pages, and does not zero every copy
-        empty_wal(store, rebuild=True)
-    if _contains(path, traces):
-        raise click.ClickException(
-            f"{path} still contains the id, in a place that is not ours, like a table of your own"
-        )
 
 
 def _contains(path: Path, texts: set[str]) -> bool:

@@ -57,19 +57,18 @@ def _watch(store: Store, log: EventLog, newest: int, names: Collection[str], dea
             bar.update(before - left)
             if before != left:
                 moved_at = time.monotonic()
-            is_stuck = time.monotonic() - moved_at >= STUCK_S
-            why.set_description_str(_holding_up(store, names) if is_stuck else "")
+            reasons = {}
+            if time.monotonic() - moved_at >= STUCK_S:
+                errors = positions.last_errors(store)
+                reasons = {name: text for name, (text, lasts) in errors.items() if name in names and lasts}
+                for name in names:
+                    carrier = positions.carrier(store, name)
+                    if carrier is not None and carrier[1] > HUNG_S:
+                        reasons[name] = f"process {carrier[0]}, which carries, hangs"
+            why.set_description_str(
+                "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in reasons.items())
+            )
 
 
 def _bar(**options: Any) -> Any:
     return tqdm(disable=None, dynamic_ncols=True, leave="total" in options, **options)  # None: not in a pipe
-
-
-def _holding_up(store: Store, names: Collection[str]) -> str:
-    """What is wrong now with those of the destinations with which something is."""
-    reasons = {name: text for name, (text, lasts) in positions.last_errors(store).items() if name in names and lasts}
-    for name in names:
-        carrier = positions.carrier(store, name)
-        if carrier is not None and carrier[1] > HUNG_S:
-            reasons[name] = f"process {carrier[0]}, which carries, hangs"
-    return "; ".join(f"{printable(name)}: {printable(reason)}" for name, reason in reasons.items())

@@ -65,26 +65,23 @@ def show(path: Path, seen: dict[str, Any]) -> None:
         )
     for name, of_one in seen["destinations"].items():
         _show_destination(name, of_one)
-    if seen["longest_holds"]:
-        _show_holds(seen["longest_holds"], seen["lanes_on_hold"])
-
-
-def _show_holds(holds: list[dict[str, Any]], total: int) -> None:
-    more = f"; {total - len(holds):,} more do" if total > len(holds) else ""
-    click.echo(f"\nOn hold (the lanes that wait longest{more}):")
-    rows = [
-        (
-            printable(hold["destination"]),
-            "(all others)" if hold["lane"] == positions.OTHERS else printable(hold["lane"])[:40],
-            events(hold["events"]),
-            f"next try in {duration(max(0.0, hold['retry_at'] - time.time()))}",
-        )
-        for hold in holds
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row, hold in zip(rows, holds, strict=True):
-        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        say(f"  {cells}  ", hold["reason"])
+    holds, total = seen["longest_holds"], seen["lanes_on_hold"]
+    if holds:
+        more = f"; {total - len(holds):,} more do" if total > len(holds) else ""
+        click.echo(f"\nOn hold (the lanes that wait longest{more}):")
+        rows = [
+            (
+                printable(hold["destination"]),
+                "(all others)" if hold["lane"] == positions.OTHERS else printable(hold["lane"])[:40],
+                events(hold["events"]),
+                f"next try in {duration(max(0.0, hold['retry_at'] - time.time()))}",
+            )
+            for hold in holds
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row, hold in zip(rows, holds, strict=True):
+            cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            say(f"  {cells}  ", hold["reason"])
 
 
 def _show_destination(name: str, of_one: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 from pixel_middleware.destinations.base import Record, RecordDestination, Undelivered
@@ -56,6 +57,18 @@ class RudderStack(RecordDestination):
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Return once the data plane has stored all. Raises `RetryLater` or `Rejected`, by name."""
+
+        def post(write_key: str, parts: Sequence[Part]) -> None:
+            credentials = base64.b64encode(f"{write_key}:".encode()).decode()
+            headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
+            body = b'{"batch":[' + b",".join(text for _, text in parts) + b"]}"
+            if self._gzip:
+                headers["Content-Encoding"] = "gzip"
+                body = zlib.compress(body, level=6, wbits=31)
+            status, text, retry_after = self._peer.post(body, headers)
+            if status != 200:
+                raise refusal(status, text, retry_after, never=NEVER, hold=True)
+
         undelivered = Undelivered()
         now = datetime.now(UTC)
         by_key: dict[str, list[Part]] = {}
@@ -68,7 +81,7 @@ class RudderStack(RecordDestination):
         try:
             while waiting:
                 write_key, parts = waiting.pop(0)
-                post_in_bodies(parts, lambda some, key=write_key: self._post(key, some), undelivered)  # type: ignore[misc]
+                post_in_bodies(parts, partial(post, write_key), undelivered)
         except RetryLater as error:  # the data plane is down: what follows would only wait for it, too
             undelivered.retry([record for _, parts in waiting for record, _ in parts], error)
         undelivered.raise_if_any()
@@ -76,17 +89,6 @@ class RudderStack(RecordDestination):
     def close(self) -> None:
         """Close the connection."""
         self._peer.close()
-
-    def _post(self, write_key: str, parts: Sequence[Part]) -> None:
-        credentials = base64.b64encode(f"{write_key}:".encode()).decode()
-        headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
-        body = b'{"batch":[' + b",".join(text for _, text in parts) + b"]}"
-        if self._gzip:
-            headers["Content-Encoding"] = "gzip"
-            body = zlib.compress(body, level=6, wbits=31)
-        status, text, retry_after = self._peer.post(body, headers)
-        if status != 200:
-            raise refusal(status, text, retry_after, never=NEVER, hold=True)
 
 
 def as_sent(record: Record, now: datetime) -> str:

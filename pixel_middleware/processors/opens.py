@@ -109,7 +109,17 @@ class judge_open:
         if not settings.is_number(window_s, 0):
             raise ConfigurationError.must_be("window_s", "a number of seconds, 0 or more", window_s)
         self._ends = (("t < 2", 2), ("t < 60", 60), ("t < 600", 600), ("t < window", window_s))
-        self._networks = _by_length(networks)
+        if isinstance(networks, str) or not isinstance(networks, Iterable):
+            raise ConfigurationError.must_be("networks", 'a list of networks, like ["192.0.2.0/24"]', networks)
+        # By version and length, so that thousands cost no more than their few lengths.
+        self._networks: dict[tuple[int, int], set[int]] = {}
+        for given in networks:
+            try:
+                network = ipaddress.ip_network(given)
+            except (ValueError, TypeError) as error:
+                raise ConfigurationError.must_be("networks", f"networks like 192.0.2.0/24 ({error})", given) from error
+            start = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
+            self._networks.setdefault((network.version, network.prefixlen), set()).add(start)
         self._rules = [(rule, signs_of(rule.signs)) for rule in RULES]
 
     def __call__(self, event: Event, request: Request) -> Event:
@@ -126,7 +136,13 @@ class judge_open:
                     for (version, length), networks in self._networks.items()
                 ):
                     signs.add("listed_network")
-        seconds = _seconds_since_sent(event) if environ.get(VERIFIED) else None
+        seconds = None
+        if environ.get(VERIFIED):
+            with suppress(KeyError, ValueError, TypeError):  # not there, no moment, or one without a time zone
+                sent = datetime.fromisoformat(event["properties"][SENT_AT])
+                seconds = (datetime.fromisoformat(event["receivedAt"]) - sent).total_seconds()
+            if seconds is not None and seconds < 0:  # a mail that, by the clocks, is yet to be sent
+                seconds = None
         signs.update(["no t"] if seconds is None else [sign for sign, end in self._ends if seconds < end])
 
         rule = next(rule for rule, needed in self._rules if needed <= signs)
@@ -148,28 +164,3 @@ def drop_machines(event: Event, request: Request) -> Event | None:
     if not isinstance(verdict, dict) or "by" not in verdict:
         raise ConfigurationError("processors", "drop_machines needs judge_open before it in processors")
     return None if verdict["by"] == "machine" else event
-
-
-def _seconds_since_sent(event: Event) -> float | None:
-    """Also `None` for a mail that, by the clocks, is yet to be sent."""
-    try:
-        sent = datetime.fromisoformat(event["properties"][SENT_AT])
-        seconds = (datetime.fromisoformat(event["receivedAt"]) - sent).total_seconds()
-    except (KeyError, ValueError, TypeError):  # not there, no moment, or one without a time zone
-        return None
-    return seconds if seconds >= 0 else None
-
-
-def _by_length(networks: Iterable[str | IPv4Network | IPv6Network]) -> dict[tuple[int, int], set[int]]:
-    """Networks by version and length, so that thousands cost no more than their few lengths."""
-    if isinstance(networks, str) or not isinstance(networks, Iterable):
-        raise ConfigurationError.must_be("networks", 'a list of networks, like ["192.0.2.0/24"]', networks)
-    found: dict[tuple[int, int], set[int]] = {}
-    for given in networks:
-        try:
-            network = ipaddress.ip_network(given)
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError.must_be("networks", f"networks like 192.0.2.0/24 ({error})", given) from error
-        start = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
-        found.setdefault((network.version, network.prefixlen), set()).add(start)
-    return found

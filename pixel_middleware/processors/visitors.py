@@ -84,7 +84,15 @@ class daily_visitor:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                _check_owner(self._path, os.fstat(file))
+                status = os.fstat(file)
+                if not stat.S_ISREG(status.st_mode):
+                    raise _unusable(self._path, "it is no regular file")
+                if status.st_uid != os.geteuid():
+                    own = "it belongs to another user, who knows the salt; use a file that this process makes"
+                    raise _unusable(self._path, own)
+                if status.st_mode & 0o077:
+                    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+                    raise _unusable(self._path, f"others may read it (mode {mode}); use a new one")
                 content = os.pread(file, _LENGTH + 1, 0)
                 record = _RECORD.fullmatch(content)
                 if content and not record:
@@ -114,16 +122,6 @@ def _today() -> int:
 
 def _state(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_ctime_ns
-
-
-def _check_owner(path: str, status: os.stat_result) -> None:
-    """A salt that others may know is none."""
-    if not stat.S_ISREG(status.st_mode):
-        raise _unusable(path, "it is no regular file")
-    if status.st_uid != os.geteuid():
-        raise _unusable(path, "it belongs to another user, who knows the salt; use a file that this process makes")
-    if status.st_mode & 0o077:
-        raise _unusable(path, f"others may read it (mode {stat.S_IMODE(status.st_mode):04o}); use a new one")
 
 
 def _unusable(path: str, reason: str | None) -> StorageError:

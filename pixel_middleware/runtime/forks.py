@@ -78,15 +78,10 @@ def after_uwsgi_fork(work: Callable[[], object]) -> None:
             with suppress(ImportError):
                 import uwsgidecorators
 
-                uwsgidecorators.postfork_chain.append(_in_uwsgi_worker)
+                uwsgidecorators.postfork_chain.append(lambda: [each() for each in _after_uwsgi_fork])
 
 
 _after_uwsgi_fork: list[Callable[[], object]] = []
-
-
-def _in_uwsgi_worker() -> None:
-    for work in _after_uwsgi_fork:
-        work()
 
 
 def _before() -> None:

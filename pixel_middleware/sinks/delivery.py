@@ -188,7 +188,10 @@ class Delivery:
         return False
 
     def _search(self, lane: str, records: list[Record]) -> None:
-        """Deliver records that fail together while others get through: past each that is at fault, in order."""
+        """Deliver records that fail together while others get through: past each that is at fault, in order.
+
+        Raises `Down`.
+        """
         rest, bad = records, len(records)  # one of the first `bad` is at fault; 0: perhaps none
         while rest:
             size = max(1, bad // 2) if bad else len(rest)
@@ -209,19 +212,16 @@ class Delivery:
             elif len(failure.records) > 1:
                 rest, bad = [*failure.records, *rest[size:]], len(failure.records)
             else:
-                self._fail_alone(failure.records[0], lane, error)
+                (record,) = failure.records
+                if isinstance(error, Rejected):
+                    self._requests.bury(record, lane, text_of(error))
+                else:
+                    self._requests.failed_alone += 1
+                    most = _CONTROL_EVERY if self._requests.has_control else 2
+                    if self._requests.failed_alone >= most and not self._control(record):
+                        raise Down(error)  # it seems to be everybody's trouble
+                    self._suspect_first(record, lane, error)
                 rest, bad = rest[size:], 1  # the next one alone: what is at fault comes in runs
-
-    def _fail_alone(self, record: Record, lane: str, error: BaseException) -> None:
-        """One record failed alone, after others got through. Raises `Down` if it seems to be everybody's trouble."""
-        if isinstance(error, Rejected):
-            self._requests.bury(record, lane, text_of(error))
-            return
-        self._requests.failed_alone += 1
-        most = _CONTROL_EVERY if self._requests.has_control else 2
-        if self._requests.failed_alone >= most and not self._control(record):
-            raise Down(error)
-        self._suspect_first(record, lane, error)
 
     def _suspect_first(self, record: Record, lane: str, error: BaseException) -> None:
         self._requests.suspect(record, lane, 1, text_of(error))

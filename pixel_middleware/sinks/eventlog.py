@@ -257,8 +257,4 @@ def _checked_destinations(given: Any) -> dict[str, Destination]:
 
 _live: "weakref.WeakSet[EventLog]" = weakref.WeakSet()
 
-
-@atexit.register
-def _close_all() -> None:
-    for log in list(_live):
-        log.close()
+atexit.register(lambda: [*map(EventLog.close, list(_live))])

@@ -60,49 +60,31 @@ def stats(store: Store, carried: Iterable[str] = ()) -> LogStats:
         "(SELECT received_at FROM events WHERE id = "
         "(SELECT min(id) FROM setbacks WHERE destination = d.name AND state = 'held'))"
     )
-    return LogStats(
-        events=0 if newest is None else newest - oldest + 1,
-        bytes=(total - free) * size,
-        destinations={
-            row[0]: _stats_of(newest or 0, row[0] in carried, *row[1:])
-            for row in store.read(f"SELECT {columns} FROM destinations d ORDER BY d.name")
-        },
-    )
-
-
-def _stats_of(
-    newest: int,
-    carries: bool,
-    position: int,
-    carrier: int,
-    beat_at: float,
-    sent: int,
-    retried: int,
-    given_up: int,
-    last_success_at: float | None,
-    last_error: str,
-    held: int,
-    dead: int,
-    *oldest: str | None,
-) -> DestinationStats:
     now = time.time()
-    lag = max(0, newest - position)
-    if lag and carrier and now - beat_at > HUNG_S:
-        last_error = f"process {carrier} carries, and has said nothing for {now - beat_at:.0f} s: it hangs, or is gone"
-    age_s = 0.0
-    for received_at in oldest:
-        if received_at is not None:
-            with suppress(ValueError):  # another program's idea of a moment
-                age_s = max(age_s, now - datetime.fromisoformat(received_at).replace(tzinfo=UTC).timestamp())
-    return DestinationStats(
-        lag=lag,
-        oldest_age_s=age_s,
-        held=held,
-        dead=dead,
-        given_up=given_up,
-        sent=sent,
-        retried=retried,
-        last_success_age_s=None if last_success_at is None else max(0.0, now - last_success_at),
-        last_error=last_error,
-        carries=carries,
+    destinations: dict[str, DestinationStats] = {}
+    for row in store.read(f"SELECT {columns} FROM destinations d ORDER BY d.name"):
+        name, position, carrier, beat_at, sent, retried, given_up, last_success_at, last_error, held, dead, *first = row
+        lag = max(0, (newest or 0) - position)
+        if lag and carrier and now - beat_at > HUNG_S:
+            silent_s = now - beat_at
+            last_error = f"process {carrier} carries, and has said nothing for {silent_s:.0f} s: it hangs, or is gone"
+        age_s = 0.0
+        for received_at in first:
+            if received_at is not None:
+                with suppress(ValueError):  # another program's idea of a moment
+                    age_s = max(age_s, now - datetime.fromisoformat(received_at).replace(tzinfo=UTC).timestamp())
+        destinations[name] = DestinationStats(
+            lag=lag,
+            oldest_age_s=age_s,
+            held=held,
+            dead=dead,
+            given_up=given_up,
+            sent=sent,
+            retried=retried,
+            last_success_age_s=None if last_success_at is None else max(0.0, now - last_success_at),
+            last_error=last_error,
+            carries=name in carried,
+        )
+    return LogStats(
+        events=0 if newest is None else newest - oldest + 1, bytes=(total - free) * size, destinations=destinations
     )

@@ -180,11 +180,8 @@ class Store(forks.ForkAware):
         self._close_writer()
 
     def _opened(self) -> sqlite3.Connection:
-        if self._writer is None:
-            self._writer = self._connect_to_write()
-        return self._writer
-
-    def _connect_to_write(self) -> sqlite3.Connection:
+        if self._writer is not None:
+            return self._writer
         with creating, suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             self._unlink_wal()  # of a file that was deleted
@@ -210,6 +207,7 @@ class Store(forks.ForkAware):
         except BaseException:
             connection.close()
             raise
+        self._writer = connection
         return connection
 
     def identity_at_path(self) -> tuple[int, int] | None:
