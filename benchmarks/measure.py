@@ -2,7 +2,7 @@
 
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 
 SCALES = {"ns": 1e9, "us": 1e6, "ms": 1e3}
@@ -36,9 +36,6 @@ class Result:
         goal = "" if self.target is None else f"{'>=' if self.at_least else '<='} {self.target}"
         reached = {None: "", True: "yes", False: "**no**"}[self.reached]
         return [self.what, self.against, measured, f"{self.ratio:.2f}", goal, reached]
-
-    def as_dict(self):
-        return asdict(self) | {"ratio": self.ratio, "reached": self.reached}
 
 
 def interleaved(runs, rounds):

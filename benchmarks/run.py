@@ -1,11 +1,10 @@
-"""Runs all benchmarks, prints their table, and brings docs/performance.md, .json and .svg up to date.
+"""Runs all benchmarks, prints their table, and brings docs/why/performance.md and its chart up to date.
 
 .venv/bin/python benchmarks/run.py [in_process memory served durability]
 """
 
 import argparse
 import importlib
-import json
 import re
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import chart
 import measure
 
 ALL = ["in_process", "asgi_face", "memory", "served", "durability", "delivery", "kafka", "replaying", "opens", "asking"]
-DOCS = Path(__file__).parents[1] / "docs"
+WHY = Path(__file__).parents[1] / "docs" / "why"
 
 
 def main():
@@ -29,14 +28,11 @@ def main():
 
 
 def write_docs(results):
-    """The table, the numbers and the chart of what has a goal and is a cost."""
-    machine = measure.machine()
-    numbers = {"machine": machine, "results": [result.as_dict() for result in results]}
-    (DOCS / "performance.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    """The table, and the chart of what has a goal and is a cost."""
     costs = [result for result in results if result.target and not result.at_least and result.unit in ("ns", "us")]
-    (DOCS / "performance.svg").write_text(chart.svg(costs))
-    page = DOCS / "performance.md"
-    block = f"<!-- results -->\n{machine}\n\n{measure.table(results)}\n<!-- end -->"
+    (WHY / "performance.svg").write_text(chart.svg(costs))
+    page = WHY / "performance.md"
+    block = f"<!-- results -->\n{measure.machine()}\n\n{measure.table(results)}\n<!-- end -->"
     page.write_text(re.sub("<!-- results -->.*<!-- end -->", lambda _: block, page.read_text("utf-8"), flags=re.DOTALL))
 
 

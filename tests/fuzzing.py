@@ -26,7 +26,7 @@ LIMITS = Limits(max_query_bytes=600, max_params=12, max_depth=5, max_event_bytes
 
 
 def reference(kind, query, require_anonymous_id=True, limits=LIMITS):
-    """What `map_query` returns for a query, or the reason of its refusal, by the rules of docs/events.md one by one."""
+    """What `map_query` returns for a query, or why it refuses it, by the rules of docs/reference/events.md."""
     if len(query) > limits.max_query_bytes:
         return "query_too_long"
     pairs = [pair.partition("=") for pair in query.split("&") if pair]

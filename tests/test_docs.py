@@ -67,12 +67,13 @@ def test_the_readme_lists_the_servers_that_the_tests_run():
 
 
 def test_every_reason_is_documented():
-    text = (ROOT / "docs" / "events.md").read_text("utf-8")
+    text = (ROOT / "docs" / "reference" / "events.md").read_text("utf-8")
     assert {reason for reason in Reason.__args__ if f"`{reason}`" not in text} == set()
 
 
 def test_the_pattern_for_users_tests_passes(run, tmp_path):
-    (pattern,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "testing.md").read_text("utf-8"), re.DOTALL)
+    page = (ROOT / "docs" / "how-to" / "test.md").read_text("utf-8")
+    (pattern,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "test_pattern.py").write_text(pattern)
     command = [sys.executable, "-m", "pytest", "-q", "--rootdir", tmp_path, "-p", "no:cacheprovider", tmp_path]
     done = run(command, cwd=tmp_path)

@@ -146,7 +146,8 @@ def test_a_conversion_by_nothing_is_refused(types):
     "query", ["", "context.page=x", "context.page.url.0=x", "properties.plan.0=x", "context.page.url="]
 )
 def test_the_processors_of_the_docs_survive_whatever_is_sent(make_client, query):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "processors.md").read_text("utf-8"), re.DOTALL)
+    page = (ROOT / "docs" / "how-to" / "processors.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names = {}
     exec(next(block for block in blocks if "def only_our_hosts" in block), names)
     for process in (names["only_our_hosts"], names["only_our_plans"]):

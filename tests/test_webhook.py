@@ -17,7 +17,7 @@ from pixel_middleware.destinations import Kafka, RudderStack, Webhook, from_url,
 from pixel_middleware.destinations.webhook import sign
 from pixel_middleware.sinks import EventLog
 
-DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
+DOCS = Path(__file__).parents[1] / "docs" / "how-to" / "scale.md"
 
 
 class Receiver:

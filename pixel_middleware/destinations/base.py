@@ -84,7 +84,7 @@ class Destination:
         """Return once all `events` are delivered: a batch of one lane or of several, in order.
 
         Raises `RetryLater` if they cannot be delivered now, `Rejected` if they never will; both may name the `events`
-        they speak of, and the others then count as delivered. Any other exception: see docs/delivery.md.
+        they speak of, and the others then count as delivered. Any other exception: see docs/why/delivery.md.
         """
         raise NotImplementedError
 

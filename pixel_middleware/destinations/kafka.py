@@ -1,4 +1,4 @@
-"""Sends to Apache Kafka, or whatever speaks its protocol (extra `[kafka]`): see docs/scaling.md."""
+"""Sends to Apache Kafka, or whatever speaks its protocol (extra `[kafka]`): see docs/how-to/scale.md."""
 
 import ctypes
 import logging

@@ -1,6 +1,7 @@
 """Carries an event log's events to one destination: in order, at least once, and past what cannot be delivered.
 
-No threads here: `round` delivers one batch, and says how long to wait before the next. docs/delivery.md has the rules.
+No threads here: `round` delivers one batch, and says how long to wait before the next.
+docs/why/delivery.md has the rules.
 """
 
 import random
