@@ -50,6 +50,8 @@ class PixelMiddleware:
 
     The options are those of `pixel_middleware.PixelMiddleware`. What a mount took from the path (`root_path`) is no
     part of `prefix`. Raises `ConfigurationError` for a wrong option.
+
+    New in 0.1.
     """
 
     def __init__(

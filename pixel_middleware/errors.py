@@ -37,11 +37,17 @@ _REASON = re.compile("[a-z_]{1,40}")
 
 
 class PixelError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package.
+
+    New in 0.1.
+    """
 
 
 class ConfigurationError(PixelError, ValueError):
-    """An option is wrong: a sentence that says what was given and what is right, and the option's name."""
+    """An option is wrong: a sentence that says what was given and what is right, and the option's name.
+
+    New in 0.1.
+    """
 
     def __init__(self, option: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -59,6 +65,8 @@ class BadPixel(PixelError):
     `reason` goes to the `X-Pixel-Error` header and the counters: one of `Reason`, or a processor's own word, of
     1 to 40 small letters and underscores. `message` is the one line that the client reads; it quotes nothing of
     the request but, shortened, a parameter's name. Raises `ConfigurationError` for another reason.
+
+    New in 0.1.
     """
 
     def __init__(self, reason: Reason | str, message: str) -> None:
@@ -74,11 +82,16 @@ class UnsendableEvent(PixelError, ValueError):
     """An event that no pixel URL can carry, or that `Source` does not take.
 
     Says what is wrong with it, and quotes none of its values.
+
+    New in 0.1.
     """
 
 
 class StorageError(PixelError):
-    """A sink's file cannot take or give events: full, locked, read-only, broken. Nothing was stored."""
+    """A sink's file cannot take or give events: full, locked, read-only, broken. Nothing was stored.
+
+    New in 0.1.
+    """
 
 
 class RetryLater(PixelError):
@@ -89,6 +102,8 @@ class RetryLater(PixelError):
     With `unclear`, it may be an event's fault after all: the log finds out at once, as for any other exception.
     `events` names those that were not delivered, and the others of the batch then count as delivered; none named means
     that none was delivered. `cause` is the trouble in a fixed word, for metrics.
+
+    New in 0.1.
     """
 
     def __init__(
@@ -114,6 +129,8 @@ class Rejected(PixelError):
 
     The log makes dead letters of `events`, with this message as the reason, and takes the others of the batch for
     delivered. Without `events` it halves the batch until the one at fault is alone.
+
+    New in 0.1.
     """
 
     def __init__(self, message: str = "", *, events: Sequence[Any] = ()) -> None:

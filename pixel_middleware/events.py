@@ -40,29 +40,44 @@ class _CommonFields(TypedDict):
 
 
 class PageEvent(_CommonFields):
-    """A page view. Other top-level names that the client sent are kept beside these."""
+    """A page view. Other top-level names that the client sent are kept beside these.
+
+    New in 0.1.
+    """
 
     type: Literal["page"]
     name: NotRequired[str]
 
 
 class TrackEvent(_CommonFields):
-    """Something that happened. Other top-level names that the client sent are kept beside these."""
+    """Something that happened. Other top-level names that the client sent are kept beside these.
+
+    New in 0.1.
+    """
 
     type: Literal["track"]
     event: str
 
 
 Event = PageEvent | TrackEvent
+"""What a sink gets: a plain, JSON-serialisable `dict`. `event["type"]` tells which of the two it is.
+
+New in 0.1.
+"""
 
 Sink = Callable[[Event], object]
 """Takes one event. It returned: accepted, the client reads 200. It raised: not accepted, 503.
 
 Called from the thread that serves the request, so from several at once on a threaded server.
+
+New in 0.1.
 """
 
 Processor = Callable[[Event, Request], Event | None]
-"""Changes or replaces an event before the sink sees it; `None` drops it. `BadPixel` refuses it with 400."""
+"""Changes or replaces an event before the sink sees it; `None` drops it. `BadPixel` refuses it with 400.
+
+New in 0.1.
+"""
 
 
 class Visit(NamedTuple):
@@ -78,6 +93,8 @@ class Refusal(NamedTuple):
     """A request whose event no sink has, as `PixelMiddleware(..., refused=)` hands it over.
 
     Of a dropped one there is the moment, the kind and the cause alone: a processor dropped it to forget it.
+
+    New in 0.1.
     """
 
     at: float

@@ -40,6 +40,8 @@ class PixelMiddleware:
             `EventLog`, which keeps the newest. Called from the thread that serves the request.
 
     Raises `ConfigurationError` for a wrong option. Thread-safe.
+
+    New in 0.1.
     """
 
     def __init__(

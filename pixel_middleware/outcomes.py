@@ -43,7 +43,10 @@ class Outcome(NamedTuple):
 
 
 class Stats(TypedDict):
-    """Counts since construction, of this process alone."""
+    """Counts since construction, of this process alone.
+
+    New in 0.1.
+    """
 
     accepted: int
     dropped: int

@@ -51,6 +51,8 @@ class Source:
         max_depth, max_event_bytes: as those of `PixelMiddleware`.
 
     Raises `ConfigurationError` for a wrong option.
+
+    New in 0.1.
     """
 
     def __init__(

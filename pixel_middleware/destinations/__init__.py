@@ -16,6 +16,8 @@ def named(texts: Iterable[str]) -> dict[str, Destination]:
     """The destinations that texts like `NAME=URL` say, by name; without a NAME it is the host.
 
     Raises `ConfigurationError`, also if two have one name, and as `from_url`.
+
+    New in 0.1.
     """
     destinations: dict[str, Destination] = {}
     for text in texts:
@@ -44,6 +46,8 @@ def from_url(url: str) -> Destination:
     - `webhook+https://host/path?query`: a webhook. `#secret=TEXT` behind it signs, and is not sent.
 
     Raises `ConfigurationError`, which repeats nothing that may be secret.
+
+    New in 0.1.
     """
     try:
         parts = urlsplit(url)

@@ -78,6 +78,8 @@ class Destination:
 
     An `EventLog` calls all methods from one native thread, and never from the thread of a request. A fork does not
     wait for them: in the child (`os.getpid()` tells) a destination starts with connections of its own.
+
+    New in 0.1.
     """
 
     def send(self, events: Sequence[Event]) -> None:

@@ -47,6 +47,8 @@ class Kafka(RecordDestination):
 
     Raises `ConfigurationError` for options that librdkafka does not take. The producer is built by the first batch, in
     the process that sends it, and again after a fatal error and in a forked child.
+
+    New in 0.1.
     """
 
     def __init__(

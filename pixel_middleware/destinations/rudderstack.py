@@ -33,6 +33,8 @@ class RudderStack(RecordDestination):
     408, 429, 5xx and no answer within `timeout_s` are retried (`Retry-After` is honoured); events that get 400 or 413
     are rejected, as are those whose ids rudder-server would take for blank; anything else, above all 401 and 404 for an
     unknown write key, holds this key's events.
+
+    New in 0.1.
     """
 
     def __init__(self, data_plane_url: str, *, gzip: bool = True, timeout_s: float = 10) -> None:

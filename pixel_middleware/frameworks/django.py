@@ -32,6 +32,8 @@ class PixelMiddleware:
     """Answers pixels and hands their events to the sink of `settings.PIXELS`; all other requests go on.
 
     Raises `ImproperlyConfigured` for a wrong setting.
+
+    New in 0.1.
     """
 
     sync_capable = True
@@ -72,7 +74,10 @@ class PixelMiddleware:
 
 
 class PixelsConfig(AppConfig):  # type: ignore[misc]  # Django has no types of its own
-    """In `INSTALLED_APPS`, has `manage.py check` and `runserver` say what is wrong with `PIXELS`."""
+    """In `INSTALLED_APPS`, has `manage.py check` and `runserver` say what is wrong with `PIXELS`.
+
+    New in 0.1.
+    """
 
     name = "pixel_middleware.frameworks.django"
     label = "pixels"

@@ -22,6 +22,8 @@ class Pixels:
 
     What is given here goes before `PIXELS_...` of an app's `config`, each option in capitals. In place of `sink` there
     may be `output` and `forward_to`; see `frameworks.options`. Raises `ConfigurationError`.
+
+    New in 0.1.
     """
 
     def __init__(self, app: Any = None, sink: Any = None, **options: Any) -> None:

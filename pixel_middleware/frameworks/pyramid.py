@@ -23,7 +23,10 @@ _SETTINGS = "pixel."
 
 
 def includeme(config: Any) -> None:
-    """Add the directive `add_pixels`, and call it if there are settings that begin with `pixel.`."""
+    """Add the directive `add_pixels`, and call it if there are settings that begin with `pixel.`.
+
+    New in 0.1.
+    """
     config.add_directive("add_pixels", add_pixels)
     given = {
         name.removeprefix(_SETTINGS): value
@@ -40,6 +43,8 @@ def add_pixels(config: Any, sink: Any = None, **options: Any) -> None:
     In place of `sink` there may be `output` and `forward_to`; see `frameworks.options`. The tween goes above
     those that were added before; name `pixel_middleware.frameworks.pyramid.tween_factory` in `pyramid.tweens` where
     the order is explicit. Raises `ConfigurationError`; two calls are a conflict of Pyramid's own.
+
+    New in 0.1.
     """
     make_sink, checked = sink_and_options(options if sink is None else {"sink": sink, **options})
 

@@ -14,6 +14,8 @@ class convert:
     """Make numbers, or what you like, of text: `convert({"context.screen.width": int, "properties.total": float})`.
 
     A path leads through lists to each of their items. What does not convert stays the string that it is.
+
+    New in 0.1.
     """
 
     def __init__(self, types: Mapping[str, Callable[[str], Any]]) -> None:

@@ -103,6 +103,8 @@ class judge_open:
 
     The time of sending is that of `pixel_url(..., sent_at=)`, and is believed only if `verify_signature` came before.
     Raises `ConfigurationError`. Thread-safe.
+
+    New in 0.1.
     """
 
     def __init__(self, window_s: float = 60, networks: Iterable[str | IPv4Network | IPv6Network] = ()) -> None:
@@ -159,6 +161,8 @@ def drop_machines(event: Event, request: Request) -> Event | None:
     """Drop what `judge_open`, which must come before, calls a machine's. The others are kept, and so are unknown ones.
 
     Raises `ConfigurationError`, answered 503, if no `judge_open` came before.
+
+    New in 0.1.
     """
     verdict = event["context"].get("open")
     if not isinstance(verdict, dict) or "by" not in verdict:

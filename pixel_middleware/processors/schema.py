@@ -22,6 +22,8 @@ class require_schema:
     what a client sends is text. Strings of more than `MOST_CHARACTERS` and lists of more than `MOST_ITEMS` are refused
     unseen, since rules can take very long for them; a `pattern` of yours may still be exponential. Every `$ref` must
     lead to a place in the schema itself: nothing is fetched. Raises `ConfigurationError` for a schema that is none.
+
+    New in 0.1.
     """
 
     def __init__(self, schema: Mapping[str, Any]) -> None:

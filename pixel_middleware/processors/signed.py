@@ -15,6 +15,8 @@ class verify_signature:
     """Refuse (400, `invalid_signature`) a pixel that `pixel_url(..., signing_key=)` did not make with one of `keys`.
 
     Several keys allow for rotation: sign with the new one, and verify with both while old mails are read.
+
+    New in 0.1.
     """
 
     def __init__(self, keys: str | Collection[str]) -> None:

@@ -17,6 +17,8 @@ def suppress(path: str | os.PathLike[str]) -> Processor:
     The file is read again when it has changed, which every event looks for: no restart is needed. A file that cannot
     be read any more, later, is logged, and what it said last holds. Raises `ConfigurationError` if it cannot be read
     at first. Thread-safe.
+
+    New in 0.1.
     """
     name = os.fspath(path)
     try:

@@ -59,6 +59,8 @@ class EventLog:
         retry_min_s, retry_max_s: the bounds of the wait after a failure; it doubles, with jitter.
 
     Raises `ConfigurationError`, or `StorageError` if the file cannot be used. Thread-safe, fork-safe.
+
+    New in 0.1.
     """
 
     def __init__(

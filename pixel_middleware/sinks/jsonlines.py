@@ -25,6 +25,8 @@ class JSONLines:
 
     Raises `StorageError` if the file cannot be opened, now, or an event not be written within 5 seconds, later; of a
     write that failed nothing stays in the file. Thread-safe, fork-safe. Not for NFS.
+
+    New in 0.1.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -12,7 +12,10 @@ HUNG_S = 30.0  # a carrier that has not said for so long that it lives, hangs
 
 
 class DestinationStats(TypedDict):
-    """How a destination is doing. All are the file's, whichever process is asked, but for `carries`."""
+    """How a destination is doing. All are the file's, whichever process is asked, but for `carries`.
+
+    New in 0.1.
+    """
 
     lag: int
     """How many events its position is behind the newest."""
@@ -37,7 +40,10 @@ class DestinationStats(TypedDict):
 
 
 class LogStats(TypedDict):
-    """What an event log holds, and how its destinations are doing."""
+    """What an event log holds, and how its destinations are doing.
+
+    New in 0.1.
+    """
 
     events: int
     """From the oldest to the newest; those between that were deleted count too."""

@@ -12,6 +12,8 @@ def tee(*sinks: Sink) -> Callable[[Event], None]:
 
     Any failure is a failure: the client reads 503 and may send the event again, which those sinks
     that had taken it then see twice. So put the one that fails most first. Raises `ConfigurationError`.
+
+    New in 0.1.
     """
     if not sinks:
         raise ConfigurationError("sinks", "tee takes at least one sink; with none, every event would be lost")

@@ -69,6 +69,8 @@ class LiveView:
         prefix: where the pixels are, for the page's form; by default that of `app`.
 
     Raises `ConfigurationError`, or `StorageError` if the log cannot be used. Thread-safe.
+
+    New in 0.1.
     """
 
     def __init__(

@@ -24,7 +24,10 @@ with needed_by("PixelCollector", "prometheus-client", extra="prometheus"):
 
 
 class PixelCollector(Collector):
-    """What `stats()` of a middleware, and of its event log if it has one, say when Prometheus asks."""
+    """What `stats()` of a middleware, and of its event log if it has one, say when Prometheus asks.
+
+    New in 0.1.
+    """
 
     def __init__(self, middleware: PixelMiddleware, log: EventLog | None = None) -> None:
         self._middleware = middleware

@@ -66,6 +66,8 @@ def pixel_url(base: str, kind: Kind, **fields: Unpack[PixelFields]) -> str:
     `base` is where the app is mounted, `https://example.com`, or the endpoint itself, with its prefix; `kind` is
     `"page"` or `"track"`. Raises `UnsendableEvent` for what no URL can carry, and whatever the endpoint would refuse.
     Warns if the URL is longer than `LONG_URL_BYTES`.
+
+    New in 0.1.
     """
     if unknown := fields.keys() - PixelFields.__annotations__.keys():
         known = ", ".join(PixelFields.__annotations__)
@@ -137,7 +139,10 @@ class Html(str):
 
 
 def pixel_tag(base: str, kind: Kind, **fields: Unpack[PixelFields]) -> Html:
-    """An invisible `<img>` for `pixel_url(base, kind, **fields)`, as HTML."""
+    """An invisible `<img>` for `pixel_url(base, kind, **fields)`, as HTML.
+
+    New in 0.1.
+    """
     url = escape(pixel_url(base, kind, **fields))
     return Html(
         f'<img src="{url}" width="1" height="1" alt=""'
