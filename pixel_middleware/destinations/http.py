@@ -55,7 +55,10 @@ class Peer:
         if self._pid != os.getpid():
             timeout = self._urllib3.Timeout(connect=self._deadline.timeout_s, read=self._deadline.timeout_s)
             pool = self._urllib3.connection_from_url(self._url, maxsize=1, timeout=timeout)
-            own = {"deadline": self._deadline, "response_class": partial(_PunctualResponse, self._deadline)}
+            own = {
+                "deadline": self._deadline,
+                "response_class": staticmethod(partial(_PunctualResponse, self._deadline)),
+            }
             pool.ConnectionCls = type("PunctualConnection", (_PunctualSending, pool.ConnectionCls), own)
             self._pool, self._pid = pool, os.getpid()
         self._deadline.start()
