@@ -9,6 +9,7 @@ from pathlib import Path
 from wsgiref.simple_server import demo_app
 
 import pytest
+import yaml
 from processes import get_when_up
 from test_asgi import SERVERS as ASGI
 from test_faults import SERVERS as FAULTS
@@ -79,14 +80,21 @@ def test_code_in_the_docs_runs(path, tmp_path, monkeypatch, events, free_port):
     """Each block after the other, as a reader would type them who has an `app`, a `sink` and a `log`."""
     monkeypatch.chdir(tmp_path)
     log = EventLog(tmp_path / "reader.db", {"rudderstack": RudderStack(f"http://127.0.0.1:{free_port}")})
+    logs = [log]
     names = {"app": PixelMiddleware(demo_app, events.append), "sink": events.append, "log": log}
     names["PixelMiddleware"] = PixelMiddleware  # imported by the README's first snippet, which runs above
     for block in re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL):
         if not block.startswith(">>>") and "serve_forever()" not in block:
             exec(compile(block, str(path), "exec"), names)
-    for one in names.values():
-        if isinstance(one, EventLog):
-            one.close()  # or it would make its file again, where the next test is
+            logs += [one for one in names.values() if isinstance(one, EventLog)]
+    for log in logs:
+        log.close()  # or it would make its file again, where the next test is
+
+
+def test_the_workflow_runs_what_everybody_can_run():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    assert [step.get("run") for step in workflow["jobs"]["ci"]["steps"]][-1] == ".ci/run"
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
 
 
 GUNICORN_CLASSES = {"sync", "gthread", "gevent"}
