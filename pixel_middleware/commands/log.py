@@ -42,7 +42,7 @@ class LogCommands(click.Group):
 
 @click.group(cls=LogCommands, invoke_without_command=True)
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--max-bytes", type=click.IntRange(1), help="What your EventLog has, if that is not the default of 1 GiB."
 )
@@ -62,7 +62,7 @@ def log(context: click.Context, path: Path, as_json: bool, max_bytes: int | None
 
 @log.command()
 @click.argument("destinations", metavar="NAME=URL", callback=destinations_of)
-@click.option("--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop after so many seconds.")
+@click.option("--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop after this many seconds.")
 @click.pass_obj
 def send(path: Path, destinations: dict[str, Destination], timeout_s: float) -> None:
     """Send a destination what it lacks, now.
@@ -81,8 +81,8 @@ def send(path: Path, destinations: dict[str, Destination], timeout_s: float) -> 
 
 
 @log.command()
-@click.option("--destination", help="Of this one alone.")
-@click.option("--json", "as_json", is_flag=True, help="All of them, one JSON object a line.")
+@click.option("--destination", help="Only of this destination.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of them, one JSON object a line.")
 @click.pass_obj
 def dead(path: Path, destination: str | None, as_json: bool) -> None:
     """List the events that were refused, and why."""
@@ -120,9 +120,9 @@ def _chosen(store: Store, destination: str | None) -> list[str]:
 
 
 WHICH = (
-    click.option("--destination", help="Of this one alone."),
-    click.option("--lane", help="Of this lane alone."),
-    click.option("--id", "id_", type=int, help="This event alone; `dead` shows ids."),
+    click.option("--destination", help="Only of this destination."),
+    click.option("--lane", help="Only of this lane."),
+    click.option("--id", "id_", type=int, help="Only this event; `dead` shows ids."),
 )
 
 
@@ -146,7 +146,7 @@ def retry(path: Path, destination: str | None, lane: str | None, id_: int | None
 
 @log.command()
 @which
-@click.option("--held", is_flag=True, help="Also those that are still tried.")
+@click.option("--held", is_flag=True, help="Also held events, which are tried again.")
 @click.pass_obj
 def discard(path: Path, destination: str | None, lane: str | None, id_: int | None, held: bool) -> None:
     """Forget dead letters.

@@ -24,7 +24,13 @@ BATCH = 2000  # events a commit
 @click.argument("logs", nargs=-1, required=True, type=EXISTING)
 @OUTPUT
 @FORWARD_TO
-@click.option("--status", "statuses", multiple=True, type=int, help="Take these only.  [default: 200]")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=int,
+    help="Replay only requests with this status; repeatable.  [default: 200]",
+)
 @click.option("--since", type=Moment(), help="Only requests of this moment or later, like 2026-01-31T13:00.")
 @click.option("--until", type=Moment(), help="Only requests before this moment.")
 @click.option("--prefix", default="/pixel/v1", show_default=True, help="Where the pixels were.")
@@ -37,7 +43,7 @@ BATCH = 2000  # events a commit
 )
 @click.option("--dry-run", is_flag=True, help="Store nothing; say what would become of the lines.")
 @click.option(
-    "--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop to forward after so many seconds."
+    "--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop forwarding after this many seconds."
 )
 def replay(
     logs: tuple[Path, ...],
@@ -53,9 +59,9 @@ def replay(
 ) -> None:
     """Recover events from access logs.
 
-    What the output holds already is left out, also events that were collected live: as many as there are lines that
-    say the same within two seconds. LOGS are nginx's or Apache's, gzipped or not, the oldest first. With --forward-to,
-    exit 1 if something is left to be sent.
+    Events that the output holds already are left out, also those that were collected live: each stands for one line
+    that says the same within two seconds. LOGS are nginx's or Apache's, gzipped or not, the oldest first. With
+    --forward-to, exit 1 if something is left to be sent.
     """
     if not (since or until or statuses):
         click.echo("Neither --since, --until nor --status bounds what is replayed: all of the logs is.", err=True)
