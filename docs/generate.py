@@ -110,7 +110,7 @@ def answers() -> str:
         answered("another path below the prefix", "/identify"),
         answered("another method", "/page", method="PUT"),
     ]
-    return table("when", "request", "status", "`X-Pixel-Error`", "body", rows=rows)
+    return table("when", "request", "answer: status, `X-Pixel-Error`, body", rows=rows)
 
 
 def refuse(event: Any, request: webob.Request) -> Any:
@@ -126,7 +126,8 @@ def answered(when: str, path: str, method: str = "GET", **given: Any) -> list[st
     answer = ask(path, method, **given)
     error = answer.headers.get("X-Pixel-Error")
     shown = path.replace("x" * 1024, "xxx...")
-    return [when, f"`{method} {shown}`", str(answer.status_int), f"`{error}`" if error else "", answer.text.strip()]
+    reason = f" `{error}`" if error else ""
+    return [when, f"`{method} {shown}`", f"{answer.status_int}{reason}: {answer.text.strip()}"]
 
 
 def ask(path: str, method: str = "GET", sink: Any = lambda event: None, **given: Any) -> webob.Response:
