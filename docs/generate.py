@@ -77,7 +77,8 @@ def walk(
     name: str, command: click.Command, parent: click.Context | None = None
 ) -> Iterator[tuple[str, click.Command, click.Context]]:
     """A command and all below it, each with the line that runs it."""
-    context = click.Context(command, parent, name.split()[-1], terminal_width=100, max_content_width=100)
+    width = {"terminal_width": 100, "max_content_width": 100}
+    context = click.Context(command, parent, name.split()[-1], **width, **command.context_settings)
     yield name, command, context
     if isinstance(command, click.Group):
         arguments = [one.make_metavar(context) for one in command.params if isinstance(one, click.Argument)]
