@@ -6,6 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, NamedTuple, TypedDict
 from wsgiref.types import WSGIEnvironment
 
@@ -40,6 +41,10 @@ class Outcome(NamedTuple):
     message: str = ""
     by: str = ""
     """The name of the processor that dropped it, or the type of the exception that failed it."""
+    refusal: Refusal | None = None
+    """What there is to tell of it, if it was not accepted."""
+    told: Callable[[Refusal], object] | None = None
+    """Who was told so already: the middleware's `refused`."""
 
 
 class Stats(TypedDict):
@@ -86,9 +91,13 @@ class Outcomes:
         The first of each cause is logged, a failure with its traceback; and then, at most once a second, how many
         more there were. Nothing of a request is in a line.
         """
-        environ[OUTCOME] = outcome
+        refusal = self._refusal(environ, outcome, error)
+        environ[OUTCOME] = outcome._replace(refusal=refusal, told=self._refused)
         if self._refused is not None:
-            self._hand_over(environ, outcome, error)
+            try:
+                self._refused(refusal)
+            except Exception as failure:  # it is only told, and must not change the answer
+                _log.error("refused= failed: %s", type(failure).__qualname__)
         name = outcome.name
         what = outcome.reason or outcome.by
         if error is not None:
@@ -115,26 +124,24 @@ class Outcomes:
         extra = {"pixel_reason": what, "pixel_count": count, "pixel_total": total}
         _log.log(level, _LINES[name], what, count, total, extra=extra)
 
-    def _hand_over(self, environ: WSGIEnvironment, outcome: Outcome, error: Exception | None) -> None:
-        try:
-            if outcome.name == "dropped":  # to forget it: so nothing of the request is kept here either
-                refusal = Refusal(time.time(), "dropped", cause=outcome.by)
-            else:
-                refusal = Refusal(
-                    at=time.time(),
-                    kind="failed" if outcome.name == "failed" else "rejected",
-                    reason=outcome.reason or "sink_failed",
-                    message=outcome.message,
-                    path=text(environ, "PATH_INFO"),
-                    query=text(environ, "QUERY_STRING"),
-                    user_agent=text(environ, "HTTP_USER_AGENT", MOST_AGENT_BYTES),
-                    network=network_of(client_address(environ, self._trusted_proxies)),
-                    cause=outcome.by if error is None else f"{outcome.by}: {error}"[:200],
-                )
-            assert self._refused is not None
-            self._refused(refusal)
-        except Exception as failure:  # it is only told, and must not change the answer
-            _log.error("refused= failed: %s", type(failure).__qualname__)
+    def _refusal(self, environ: WSGIEnvironment, outcome: Outcome, error: Exception | None) -> Refusal:
+        if outcome.name == "dropped":  # to forget it: so nothing of the request is kept here either
+            return Refusal(time.time(), "dropped", cause=outcome.by)
+        cause = outcome.by
+        if error is not None:
+            with suppress(Exception):  # a text of somebody else's making
+                cause = f"{cause}: {error}"[:200]
+        return Refusal(
+            at=time.time(),
+            kind="failed" if outcome.name == "failed" else "rejected",
+            reason=outcome.reason or "sink_failed",
+            message=outcome.message,
+            path=text(environ, "PATH_INFO"),
+            query=text(environ, "QUERY_STRING"),
+            user_agent=text(environ, "HTTP_USER_AGENT", MOST_AGENT_BYTES),
+            network=network_of(client_address(environ, self._trusted_proxies)),
+            cause=cause,
+        )
 
     def stats(self) -> Stats:
         """All counts at one moment."""

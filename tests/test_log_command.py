@@ -23,7 +23,7 @@ from pixel_middleware import Rejected, RetryLater
 from pixel_middleware.commands import cli, terminal
 from pixel_middleware.destinations import Destination
 from pixel_middleware.sinks import EventLog, positions, schema
-from pixel_middleware.watch.live import SECRET
+from pixel_middleware.watch.feed import SECRET
 
 COMMAND = [sys.executable, "-m", "pixel_middleware", "log"]
 REFUSED = "HTTP 400: no such luck"
