@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Literal, NamedTuple, TypedDict
 from wsgiref.types import WSGIEnvironment
 
@@ -41,8 +42,8 @@ class Outcome(NamedTuple):
     message: str = ""
     by: str = ""
     """The name of the processor that dropped it, or the type of the exception that failed it."""
-    refusal: Refusal | None = None
-    """What there is to tell of it, if it was not accepted."""
+    describe: Callable[[WSGIEnvironment], Refusal] | None = None
+    """Makes the `Refusal` that there is to tell of it, of its environ; if it was not accepted."""
     told: Callable[[Refusal], object] | None = None
     """Who was told so already: the middleware's `refused`."""
 
@@ -91,11 +92,15 @@ class Outcomes:
         The first of each cause is logged, a failure with its traceback; and then, at most once a second, how many
         more there were. Nothing of a request is in a line.
         """
-        refusal = self._refusal(environ, outcome, error)
-        environ[OUTCOME] = outcome._replace(refusal=refusal, told=self._refused)
+        by = outcome.by
+        if error is not None:
+            with suppress(Exception):  # a text of somebody else's making
+                by = f"{by}: {error}"[:200]
+        describe = partial(self._describe, time.time(), outcome, by)
+        environ[OUTCOME] = outcome._replace(describe=describe, told=self._refused)
         if self._refused is not None:
             try:
-                self._refused(refusal)
+                self._refused(describe(environ))
             except Exception as failure:  # it is only told, and must not change the answer
                 _log.error("refused= failed: %s", type(failure).__qualname__)
         name = outcome.name
@@ -124,15 +129,11 @@ class Outcomes:
         extra = {"pixel_reason": what, "pixel_count": count, "pixel_total": total}
         _log.log(level, _LINES[name], what, count, total, extra=extra)
 
-    def _refusal(self, environ: WSGIEnvironment, outcome: Outcome, error: Exception | None) -> Refusal:
+    def _describe(self, at: float, outcome: Outcome, by: str, environ: WSGIEnvironment) -> Refusal:
         if outcome.name == "dropped":  # to forget it: so nothing of the request is kept here either
-            return Refusal(time.time(), "dropped", cause=outcome.by)
-        cause = outcome.by
-        if error is not None:
-            with suppress(Exception):  # a text of somebody else's making
-                cause = f"{cause}: {error}"[:200]
+            return Refusal(at, "dropped", cause=by)
         return Refusal(
-            at=time.time(),
+            at=at,
             kind="failed" if outcome.name == "failed" else "rejected",
             reason=outcome.reason or "sink_failed",
             message=outcome.message,
@@ -140,7 +141,7 @@ class Outcomes:
             query=text(environ, "QUERY_STRING"),
             user_agent=text(environ, "HTTP_USER_AGENT", MOST_AGENT_BYTES),
             network=network_of(client_address(environ, self._trusted_proxies)),
-            cause=cause,
+            cause=by,
         )
 
     def stats(self) -> Stats:

@@ -284,6 +284,7 @@ def test_it_can_be_asked_for_one_event_one_reason_and_one_visitor(client):
     assert names(feed(client, reason="missing_event", anonymousId="a")) == ["missing_event"]
     assert feed(client, event="Signup", reason="missing_event")["entries"] == []
     assert feed(client, event="x" * 3000)["entries"] == []
+    assert len(feed(client, event="", reason="", anonymousId="", wait="")["entries"]) == 5
 
 
 def test_who_waits_is_answered_as_soon_as_it_comes(client):

@@ -245,6 +245,21 @@ def test_a_filter_stands_in_the_address(page):
     page.wait_for(lambda: page.names() == ["Login", "Signup"])
 
 
+def test_all_that_can_be_used_has_a_name_for_a_screen_reader(page):
+    send(page, event="Signup")
+    send(page)
+    page.wait_for(lambda: len(page.names()) == 2)
+    for row in page.find_elements(By.CSS_SELECTOR, "#list li > button, #fire summary"):
+        row.click()
+    nodes = page.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    usable = {"button", "searchbox", "textbox", "combobox", "group", "image", "list", "table"}
+    named = [(node["role"]["value"], node["name"]["value"]) for node in nodes if node["role"]["value"] in usable]
+    assert [role for role, name in named if not name] == []
+    assert usable - {role for role, _ in named} == set()
+    (row,) = [name for role, name in named if role == "button" and "Signup k" in name]
+    assert "track accepted" in " ".join(row.split())
+
+
 def test_what_is_read_stays_where_it_is(page):
     for number in range(40):
         send(page, event=f"e{number}")

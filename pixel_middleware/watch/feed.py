@@ -11,8 +11,10 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+from wsgiref.types import WSGIEnvironment
 
 from pixel_middleware.outcomes import Outcome
+from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.threads import offload
 from pixel_middleware.sinks import refusals
 from pixel_middleware.sinks.eventlog import EventLog
@@ -22,7 +24,7 @@ CHART_S = 60  # how many seconds the chart shows
 MOST_KEPT = 4 << 20  # bytes of all entries of a process
 MOST_SENT = 56 << 10  # bytes of the entries in one answer, which is 64 KiB at most: a socket takes that from a worker
 # at once, whether the viewer reads or not
-MOST_READ = 100  # rows in memory at once, of 64 KiB at most
+MOST_READ = 20  # rows in memory at once, of 64 KiB at most
 MOST_COUNTED = 20_000  # rows that a file is asked for at once, for the chart: some 20 ms
 
 SECRET = "live_token"
@@ -63,17 +65,18 @@ class Page(NamedTuple):
     """Whether the next page is there already."""
 
 
-class ProcessFeed:
+class ProcessFeed(forks.ForkAware):
     """The latest `size` requests that this process has answered, in 4 MiB at most. Thread-safe, fork-safe."""
 
     source = "process"
 
     def __init__(self, size: int) -> None:
-        self._lock = threading.Lock()
+        self.after_fork_in_child()
         self._size = size
         self._entries: deque[tuple[int, Entry]] = deque()
         self._last = 0
         self.reset()
+        forks.watch(self)
 
     def reset(self) -> None:
         """Forget all."""
@@ -83,10 +86,10 @@ class ProcessFeed:
             self._bytes = self._total = 0
             self._seconds: dict[int, dict[str, int]] = {}
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, environ: WSGIEnvironment) -> None:
         """Never fails: the sink may have the event, so that its client must read 200."""
         now = time.time()
-        entry = of_event(now, outcome.event) if outcome.refusal is None else of_refusal(outcome.refusal)
+        entry = of_event(now, outcome.event) if outcome.describe is None else of_refusal(outcome.describe(environ))
         with self._lock:
             self._last += 1
             self._total += 1
@@ -125,11 +128,15 @@ class ProcessFeed:
         with self._lock:
             return {"total": self._total, "seconds": {second: dict(each) for second, each in self._seconds.items()}}
 
+    def after_fork_in_child(self) -> None:
+        """A thread of the parent may have had the lock."""
+        self._lock = threading.Lock()
 
-class LogFeed:
+
+class LogFeed(forks.ForkAware):
     """The latest events and refusals in the file of `log`, `size` of each: whichever process answered them.
 
-    All methods but `add` raise `StorageError`. Thread-safe.
+    All methods but `add` raise `StorageError`. Thread-safe, fork-safe.
     """
 
     source = "log"
@@ -138,10 +145,11 @@ class LogFeed:
         self._log = log
         self._store = log.file
         self._size = size
-        self._lock = threading.Lock()
         self._run = ""
         self._counted: int | None = None
         self._seconds: dict[int, dict[str, int]] = {}
+        self.after_fork_in_child()
+        forks.watch(self)
 
     def reset(self) -> None:
         """Show no more of what the file has now, in any process. The events and refusals stay in the file."""
@@ -152,10 +160,10 @@ class LogFeed:
 
         offload(lambda: self._store.write(move))
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, environ: WSGIEnvironment) -> None:
         """An event is in the file; see that a refusal will be, within a second. Never fails."""
-        if outcome.refusal is not None and outcome.told != self._log.refused:
-            self._log.refused(outcome.refusal)
+        if outcome.describe is not None and outcome.told != self._log.refused:
+            self._log.refused(outcome.describe(environ))
 
     def mark(self) -> object:
         """Differs from an earlier one if something may have come since."""
@@ -198,6 +206,10 @@ class LogFeed:
             _count(seconds, second, kind, count)
         total = 0 if oldest is None else newest.event - oldest + 1
         return {"total": total + refused, "seconds": seconds}
+
+    def after_fork_in_child(self) -> None:
+        """A thread of the parent may have had the lock."""
+        self._lock = threading.Lock()
 
     def _accepted(self, hidden: Cursor, newest: Cursor, now: int) -> dict[int, dict[str, int]]:
         """The events of the last seconds: each row is read once, by each process that is looked at."""

@@ -112,7 +112,7 @@ class LiveView:
             return self._answer(environ, path)(environ, start_response)
         answered = self.app(environ, start_response)
         if outcome := environ.get(OUTCOME):
-            self._feed.add(outcome)
+            self._feed.add(outcome, environ)
         return answered
 
     def _answer(self, environ: WSGIEnvironment, path: str) -> Answer:
@@ -142,13 +142,13 @@ class LiveView:
         asked = {name: values[0] for name, values in query.items()}
         if unknown := asked.keys() - _ASKED.keys() - {"after", "wait"}:
             return _bad(f"{shorten(min(unknown))} is not known here; use event, reason, anonymousId, after and wait")
-        wait = asked.get("wait", "0")
+        wait = asked.get("wait") or "0"
         if not _SECONDS.fullmatch(wait) or float(wait) > MOST_WAIT_S:
             return _bad(f"wait must be a number of seconds from 0 to {MOST_WAIT_S:.0f}")
         after = Cursor.read(asked["after"]) if "after" in asked else None
         if after is None and "after" in asked:
             return _bad("after must be the cursor of an earlier answer, or be left out")
-        wanted = Wanted(**{field: asked.get(name) for name, field in _ASKED.items()})
+        wanted = Wanted(**{field: asked.get(name) or None for name, field in _ASKED.items()})
 
         deadline = time.monotonic() + float(wait)
         is_start = False
