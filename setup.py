@@ -57,7 +57,10 @@ setup(
     extras_require=EXTRAS,
     entry_points={
         "console_scripts": ["pixel-middleware = pixel_middleware.__main__:main"],
-        "paste.filter_app_factory": ["main = pixel_middleware.frameworks.paste:filter_app_factory"],
+        "paste.filter_app_factory": [
+            "main = pixel_middleware.frameworks.paste:filter_app_factory",
+            "live = pixel_middleware.frameworks.paste:live_filter_factory",
+        ],
     },
     keywords="analytics events pixel rudderstack segment amp email wsgi webob",
     classifiers=[

@@ -3,6 +3,7 @@
 import doctest
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from wsgiref.simple_server import demo_app
 
 import pytest
 import yaml
+from chromium import BROWSER
 from processes import get_when_up
 from test_asgi import SERVERS as ASGI
 from test_faults import SERVERS as FAULTS
@@ -22,6 +24,7 @@ from pixel_middleware.sinks import EventLog
 ROOMS = ["docs", "examples", "benchmarks", "tests", ".github"]
 ROOT = Path(__file__).parents[1]
 MARKDOWN = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in ROOT.glob(f"{room}/**/*.md"))])
+DRIVER = shutil.which("chromedriver")
 
 
 def test_the_readmes_first_snippet_runs(popen, free_port):
@@ -108,10 +111,29 @@ def test_the_readme_lists_the_servers_that_the_tests_run():
     assert listed == run
 
 
-def test_the_pattern_for_users_tests_passes(run, tmp_path):
-    page = (ROOT / "docs" / "how-to" / "test.md").read_text("utf-8")
-    (pattern,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "test_pattern.py").write_text(pattern)
-    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", tmp_path, "-p", "no:cacheprovider", tmp_path]
-    done = run(command, cwd=tmp_path)
-    assert "4 passed" in done.stdout, done.stdout
+BROWSER_FIXTURE = f"""
+import pytest
+from selenium import webdriver
+
+@pytest.fixture
+def browser(tmp_path):
+    options = webdriver.ChromeOptions()
+    options.binary_location = {BROWSER!r}
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={{tmp_path}}"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options, webdriver.ChromeService({DRIVER!r}))
+    yield browser
+    browser.quit()
+"""
+
+
+def test_the_patterns_for_users_tests_pass(run, tmp_path):
+    patterns = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / "test.md").read_text("utf-8"), re.DOTALL)
+    (tmp_path / "conftest.py").write_text(BROWSER_FIXTURE)
+    for name, pattern, passed in zip(("list", "browser"), patterns, ("4 passed", "2 passed"), strict=True):
+        if name == "browser" and not (BROWSER and DRIVER):
+            pytest.skip("Chromium or its driver is not installed")
+        (tmp_path / f"test_{name}.py").write_text(pattern)
+        command = [sys.executable, "-m", "pytest", "-q", "--rootdir", tmp_path, "-p", "no:cacheprovider"]
+        done = run([*command, tmp_path / f"test_{name}.py"], cwd=tmp_path)
+        assert passed in done.stdout, done.stdout

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from pixel_middleware.commands.terminal import (
     say_older,
 )
 from pixel_middleware.destinations import Destination
-from pixel_middleware.sinks import EventLog, interventions, positions, soundness
+from pixel_middleware.events import timestamp
+from pixel_middleware.sinks import EventLog, interventions, positions, refusals, soundness
 from pixel_middleware.sinks.kept_secrets import secret
 from pixel_middleware.sinks.stats import stats
 from pixel_middleware.sinks.store import Store
-from pixel_middleware.watch.live import SECRET
+from pixel_middleware.watch.feed import SECRET
 from pixel_middleware.wire.printable import printable
 
 PAGE = 1000  # dead letters in memory at once
@@ -210,6 +212,28 @@ def check(path: Path) -> None:
     if faults:
         raise click.exceptions.Exit(1)
     click.echo(f"{path} is sound: version {version}, {events(count)}")
+
+
+@log.command()
+@click.option("-n", "count", default=100, show_default=True, type=click.IntRange(1), help="So many, the newest.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with what the line leaves out.")
+@click.pass_obj
+def refused(path: Path, count: int, as_json: bool) -> None:
+    """List the newest requests that were refused, failed or dropped.
+
+    The oldest of them first, a line each with the whole query. The log keeps 1,000, if your app hands them over
+    (refused=log.refused), or shows the log in a live view.
+    """
+    with log_at(path) as store:
+        for each in refusals.newest(store, count):
+            at = timestamp(datetime.fromtimestamp(each.at, UTC))
+            if as_json:
+                click.echo(json.dumps(each._asdict() | {"at": at}))
+                continue
+            asked = f"{each.path}?{each.query}" if each.query else each.path
+            cells = [at, f"{each.kind:8}", each.reason, asked, each.cause, each.message, f"from {each.network}"]
+            told = [cell for cell in cells if cell.removeprefix("from ")]
+            click.echo(printable("  ".join(told)))
 
 
 @log.command()
