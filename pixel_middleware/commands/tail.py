@@ -5,18 +5,20 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
 from pixel_middleware.commands.terminal import log_at
+from pixel_middleware.runtime.growing_file import GrowingFile
 from pixel_middleware.wire.printable import printable
 
 POLL_S = 0.3
 PAGE = 1000  # events in memory at once
 BLOCK = 65536  # bytes
+LONGEST = 1 << 24  # bytes of an event
 
 Events = Iterator[str | bytes | None]
 """Events as JSON, the oldest first; `None` when there is no more for now."""
@@ -63,38 +65,21 @@ def _of_log(path: Path, count: int) -> Events:
 
 
 def _of_lines(path: Path, count: int) -> Events:
-    lines = _opened(path)
     try:
-        _seek_to_last(lines, count)
-        rest = b""
-        while True:
-            block = lines.read(BLOCK)
-            *whole, rest = (rest + block).split(b"\n")
-            yield from whole
-            if block:
-                continue
-            yield None
-            with suppress(FileNotFoundError):  # while it is rotated
-                now = os.stat(path)
-                if not os.path.samestat(now, os.fstat(lines.fileno())):
-                    lines.close()
-                    lines, rest = _opened(path), b""
-                elif now.st_size < lines.tell():
-                    lines.seek(0)
-                    rest = b""
-    finally:
-        lines.close()
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
+        with path.open("rb") as lines:
+            start = _start_of_last(lines, count)
+        file = GrowingFile(path, LONGEST, start)
     except OSError as error:
         raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
+    with closing(file):
+        for block in file.blocks():
+            yield from block
+            if not block:
+                yield None
 
 
-def _seek_to_last(lines: BinaryIO, count: int) -> None:
-    """Go to the beginning of the last `count` lines."""
+def _start_of_last(lines: BinaryIO, count: int) -> int:
+    """Where the last `count` lines begin."""
     position = lines.seek(0, os.SEEK_END)
     while position > 0:
         start = max(0, position - BLOCK)
@@ -104,10 +89,9 @@ def _seek_to_last(lines: BinaryIO, count: int) -> None:
         while (end := block.rfind(b"\n", 0, end)) >= 0:
             count -= 1
             if count < 0:
-                lines.seek(start + end + 1)
-                return
+                return start + end + 1
         position = start
-    lines.seek(0)
+    return 0
 
 
 def _coloured(event: Any) -> str:
