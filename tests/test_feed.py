@@ -5,13 +5,15 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from types import SimpleNamespace
 
+import asgi_driver
 import pytest
 import webtest
 from conftest import host_app
 from processes import until
 
-from pixel_middleware import PixelMiddleware
+from pixel_middleware import PixelMiddleware, asgi
 from pixel_middleware.events import Refusal
 from pixel_middleware.sinks import EventLog, JSONLines
 from pixel_middleware.sinks import refusals as refusals_module
@@ -127,6 +129,18 @@ def test_a_refusal_is_kept_once_whether_the_middleware_hands_it_over_too_or_not(
         log.close()
         assert len(log.read("SELECT * FROM refusals")) == 3
     assert len(told) == 1
+
+
+def test_a_process_that_answers_no_pixel_shows_the_log_of_an_asgi_app(path):
+    with closing(EventLog(path)) as log:
+        pixels = asgi_driver.as_wsgi(asgi.PixelMiddleware(asgi_driver.as_asgi(host_app), log, refused=log.refused))
+        client = webtest.TestApp(pixels)
+        client.get(f"{TRACK}Signup")
+        client.get(TRACK, status=400)
+    with closing(EventLog(path)) as log:
+        alone = webtest.TestApp(LiveView(host_app, "/", log=log), lint=True)
+        alone.get(f"/?token={alone.app.live_token}")
+        assert names(alone.get("/feed").json) == ["Signup", "missing_event"]
 
 
 def test_what_failed_and_what_was_dropped_is_the_files_too(make_worker):
@@ -309,8 +323,11 @@ def test_who_waits_is_answered_as_soon_as_it_comes(client):
 
 def test_nobody_waits_longer_than_was_asked_for(client, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(live.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep, time=time.time))
     assert feed(client, wait="5")["entries"] == []
     assert 5.0 <= now[0] < 5.1
 
