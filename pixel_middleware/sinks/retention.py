@@ -59,7 +59,10 @@ class Retention:
         if now - self._looked_at < _LOOK_EVERY_S and self._added <= self._slack:
             return
         self._looked_at, self._added = now, 0
-        disk = os.statvfs(self._path)
+        try:
+            disk = os.statvfs(self._path)
+        except FileNotFoundError:  # it was moved or deleted, which the commit says
+            return
         reserve = min(64 << 20, disk.f_blocks * disk.f_frsize // 10)
         left = disk.f_bavail * disk.f_frsize
         # What is stored stands in the write-ahead log first, and in the file later.
