@@ -12,9 +12,10 @@ from multiprocessing import get_context
 from threading import active_count
 from typing import Any, NamedTuple
 
+from pixel_middleware.sinks.reader import Reader
 from pixel_middleware.sinks.schema import CAMPAIGN
 from pixel_middleware.sinks.selection import Selection
-from pixel_middleware.sinks.store import Reader, Store
+from pixel_middleware.sinks.store import Store
 
 GROUPS = {
     "day": "substr(received_at, 1, 10)",  # in UTC
