@@ -171,6 +171,8 @@ def test_a_receiver_that_is_away_for_a_while_gets_all_in_order(receiver, tmp_pat
         ({"headers": {"X": 1}}, "headers must be a mapping of names to values, both text"),
         ({"headers": ["X"]}, "headers must be a mapping"),
         ({"timeout_s": 0}, "timeout_s must be a positive number of seconds"),
+        ({"timeout_s": float("nan")}, "timeout_s must be a positive number of seconds"),
+        ({"timeout_s": float("inf")}, "timeout_s must be a positive number of seconds"),
     ],
 )
 def test_a_wrong_option_says_what_is_accepted(arguments, error):
