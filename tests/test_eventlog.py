@@ -1077,6 +1077,25 @@ def test_ten_thousand_old_events_go_at_a_time(make_log, path, make_event):
     assert names(path) == []
 
 
+def test_old_events_behind_ten_thousand_dead_letters_go_too(make_log, path, make_event):
+    log = make_log({"it": Recorder()})
+    log.put_many([make_event("old") | {"receivedAt": "2020-01-01T00:00:00.000Z"}] * 10_001)
+    assert log.flush(PATIENCE_S)
+    log.close()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute(
+            "INSERT INTO setbacks (destination, id, lane, state, reason, attempts, retry_at, bytes)"
+            " SELECT 'it', id, '', 'dead', '', 0, 0, 1 FROM events ORDER BY id LIMIT 10000"
+        )
+    log = make_log({"it": Recorder()}, keep_days=1)
+
+    def has_gone():
+        log(make_event("new"))
+        return names(path).count("old") == 10_000
+
+    until(has_gone)
+
+
 def test_a_destination_is_claimed_again_when_its_process_starts(make_log, path):
     make_log({"it": Recorder()}).close()
     with closing(sqlite3.connect(path)) as other, other:
