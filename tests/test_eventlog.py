@@ -42,6 +42,12 @@ class Recorder(Destination):
         self.closed += 1
 
 
+def at_a_rate(rate):
+    destination = Recorder()
+    destination.max_per_second = rate
+    return destination
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "events.db"
@@ -506,6 +512,8 @@ def test_what_cannot_be_read_is_a_storage_error(log):
         ({"destinations": {"it": print}}, "destinations must be of the class Destination, 'it' too"),
         ({"max_bytes": 0}, "max_bytes must be a whole number of at least 65536"),
         ({"max_bytes": True}, "max_bytes must be a whole number"),
+        ({"destinations": {"it": at_a_rate(0)}}, "max_per_second must be None or a number of events, above 0"),
+        ({"destinations": {"it": at_a_rate("9")}}, "max_per_second must be None or a number of events, above 0"),
         ({"keep_days": -1}, "keep_days must be None or a number of days, 0 or more"),
         ({"keep_days": "30"}, "keep_days must be None or a number of days"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),

@@ -78,6 +78,10 @@ class Destination:
     New in 0.1.
     """
 
+    max_per_second: float | None = None
+    """How many events an `EventLog` sends in a second at most, on average; also after an outage, when many logs come
+    back at once. `None`: as many as it takes. Set it before the log is made."""
+
     def send(self, events: Sequence[Event]) -> None:
         """Return once all `events` are delivered: a batch of one lane or of several, in order.
 

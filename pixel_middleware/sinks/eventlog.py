@@ -255,6 +255,9 @@ def _checked_destinations(given: Any) -> dict[str, Destination]:
             raise ConfigurationError.must_be(
                 "destinations", f"of the class Destination, {name!r} too", type(destination).__name__
             )
+        rate = destination.max_per_second
+        if rate is not None and not (settings.is_number(rate, 0) and rate > 0):
+            raise ConfigurationError.must_be("max_per_second", "None or a number of events, above 0", rate)
     return dict(given or {})
 
 
