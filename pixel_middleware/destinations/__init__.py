@@ -43,7 +43,8 @@ def from_url(url: str) -> Destination:
     - `https://host`: a RudderStack data plane. `#max_per_second=100` behind it bounds the events a second.
     - `kafka://host:9092,host:9092/topic`: a topic. A `?` behind it gives librdkafka's options, `compression.type=zstd`,
       say, `dead.letters=TOPIC`, and `max.per.second=100`.
-    - `webhook+https://host/path?query`: a webhook. `#secret=TEXT` behind it signs, and is not sent; `#max_per_second=100` as above.
+    - `webhook+https://host/path?query`: a webhook. `#secret=TEXT` behind it signs, and is not sent;
+      `#max_per_second=100` as above.
 
     Raises `ConfigurationError`, which repeats nothing that may be secret.
 
