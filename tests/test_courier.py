@@ -12,6 +12,7 @@ from pixel_middleware import Rejected, RetryLater, StorageError
 from pixel_middleware.destinations import Destination
 from pixel_middleware.sinks import EventLog, courier, delivery, lanes
 from pixel_middleware.sinks.courier import Courier
+from pixel_middleware.sinks.pace import Pace
 from pixel_middleware.sinks.positions import Positions
 from pixel_middleware.sinks.retention import Retention
 
@@ -125,6 +126,37 @@ def test_batches_go_out_in_order_and_the_position_follows(make_rig, make_events)
     assert rig.destination.batches == [["a", "b"], ["c"]]
     assert rig.counts("lag", "held", "dead", "sent", "retried", "last_error") == (0, 0, 0, 3, 0, "")
     assert rig.rows("SELECT count(*) FROM events") == [(3,)]
+
+
+def test_a_destination_with_a_rate_gets_its_share_and_then_nothing_for_a_while(make_rig, make_events):
+    destination = Recorder()
+    destination.max_per_second = 0.01
+    rig = make_rig(destination)
+    rig.put(*make_events("a", "b"))
+    rig.rounds()
+    rig.rounds()
+    assert destination.batches == [["a"]]
+    assert rig.counts("lag", "last_error") == (1, "")
+
+
+@pytest.mark.parametrize(("rate", "batch"), [(None, 500), (10_000, 500), (2.5, 2), (0.1, 1)])
+def test_a_batch_is_what_may_go_in_a_second(rate, batch):
+    pace = Pace(rate)
+    assert (pace.batch(500), pace.wait_s()) == (batch, 0.0)
+    pace.note(1_000_000_000)
+    pace.note(1_000_000_000)
+    assert (pace.wait_s() > 0) == (rate is not None)
+
+
+def test_what_fails_counts_for_the_rate_too(make_rig, make_events):
+    """Or an outage of many logs would end with all of them at once."""
+    destination = Recorder(lambda events: RetryLater("down", after=0))
+    destination.max_per_second = 0.001
+    rig = make_rig(destination)
+    rig.put(*make_events("a", "b"))
+    rig.rounds()
+    assert destination.requests == [["a"]]
+    assert rig.courier._requests.pace.wait_s() > 500
 
 
 def test_a_restart_goes_on_where_it_was(make_rig, make_events):

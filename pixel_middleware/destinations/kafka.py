@@ -44,6 +44,7 @@ class Kafka(RecordDestination):
         key: a callable `(event) -> str`; events of one key stay in order. By default the visitor: its `anonymousId`,
             else its `userId`.
         dead_letters: a topic for what can never be delivered, with the reason in the header `reason`.
+        max_per_second: events a second, see `Destination`.
 
     Raises `ConfigurationError` for options that librdkafka does not take. The producer is built by the first batch, in
     the process that sends it, and again after a fatal error and in a forked child.
@@ -58,6 +59,7 @@ class Kafka(RecordDestination):
         *,
         key: Callable[[Event], str] | None = None,
         dead_letters: str | None = None,
+        max_per_second: float | None = None,
     ) -> None:
         if not callable(topic) and not (isinstance(topic, str) and topic):
             raise ConfigurationError.must_be("topic", "the name of a topic, or a callable (event) -> name", topic)
@@ -75,6 +77,7 @@ class Kafka(RecordDestination):
         self._topic = topic
         self._key = key
         self._dead_letters = dead_letters
+        self.max_per_second = max_per_second
         self._config = with_defaults(config)
         self._timeout_s = float(config.get("delivery.timeout.ms", self._config.get("message.timeout.ms", 0))) / 1000
         self._producer: Any = None
