@@ -702,6 +702,23 @@ def test_a_position_that_somebody_else_moved_meanwhile_is_not_written_over(make_
     assert rig.destination.sent == ["a", "a"]
 
 
+def test_a_position_that_is_not_where_it_was_is_not_written_over(make_rig, make_events):
+    """As if an older copy of the file had been put in its place, and read with what stood beside the file before."""
+    rig = make_rig(Recorder())
+    rig.put(*make_events("a"))
+    rig.rounds()
+
+    def move_back(events):
+        rig.destination.trouble = lambda events: None
+        with closing(sqlite3.connect(rig.path)) as other, other:
+            other.execute("UPDATE destinations SET position = 0")
+
+    rig.put(*make_events("b"))
+    rig.destination.trouble = move_back
+    rig.rounds()
+    assert rig.destination.sent == ["a", "b", "a", "b"]
+
+
 def test_a_destination_that_was_dropped_gets_nothing_more(make_rig, make_events, caplog):
     rig = make_rig(Recorder())
     rig.put(*make_events("a"))
