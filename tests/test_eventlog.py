@@ -446,6 +446,17 @@ def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, 
     assert (names(path), destination.sent) == (["after"], ["before", "after"])
 
 
+def test_a_file_that_is_gone_is_called_so_also_if_its_disk_is_looked_at_first(make_log, path, make_event, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.sinks.retention._LOOK_EVERY_S", 0.0)
+    log = make_log()
+    log(make_event("before"))
+    path.unlink()
+    with pytest.raises(StorageError, match="was moved or deleted"):
+        log(make_event("refused"))
+    log(make_event("after"))
+    assert names(path) == ["after"]
+
+
 def test_who_reads_while_a_file_is_replaced_reads_the_new_one_soon(make_log, path, tmp_path, make_event):
     log = make_log()
     log(make_event("before"))
