@@ -147,8 +147,9 @@ def try_syntax(bench: Bench, words: Sequence[str], every: int) -> list[Result]:
         for one in of_file[::every]:
             with bench.broken(file, one.text):
                 results.append(Result(one.name, bench.verdict(tests)))
-            if results[-1].verdict == "passed" and one.name in mutations.EQUIVALENT:
-                results[-1] = Result(one.name, f"passed, as it may: {mutations.EQUIVALENT[one.name]}")
+            why = mutations.EQUIVALENT.get(file, {}).get(one.line)
+            if results[-1].verdict == "passed" and why:
+                results[-1] = Result(one.name, f"same: {why}:")
             report(results[-1])
     return results
 
@@ -158,10 +159,11 @@ def report(result: Result) -> None:
 
 
 def share(results: Sequence[Result]) -> float:
-    """How many of the mutants were noticed, of 1."""
-    noticed = sum(result.verdict in ("failed", "hung") for result in results)
-    print(f"{noticed} of {len(results)} noticed:", dict(Counter(result.verdict.split(":")[0] for result in results)))
-    return noticed / max(1, len(results))
+    """How many of the mutants were noticed, of 1; those that no test can notice do not count."""
+    verdicts = Counter(result.verdict.partition(":")[0] for result in results)
+    noticed, all_others = verdicts["failed"] + verdicts["hung"], len(results) - verdicts["same"]
+    print(f"{noticed} of {all_others} noticed, and {verdicts['same']} change nothing that could be")
+    return noticed / max(1, all_others)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -25,8 +25,34 @@ TESTS = {
 }
 """The tests that are to notice a mutant of a file, the quickest first."""
 
-EQUIVALENT: dict[str, str] = {}
-"""Mutants that no test can or should notice, by name, and why."""
+_SAME = "it only chooses between two ways that give the same"
+EQUIVALENT = {
+    "wire/mapping.py": {
+        "_MOST_NAMES = 32": _SAME,
+        (
+            "if len(names) <= _MOST_NAMES and (len(query) <= _MOST_CHARACTERS or sum(map(len, names)) <"
+            "= _MOST_CHARACTERS):"
+        ): _SAME,
+    },
+    "wire/query.py": {
+        "@dataclass(frozen=True, kw_only=True)": "how it is made is for mypy to check",
+        'LIMITS = "pixel_middleware.limits"': "both sides use the constant",
+        "return zip(*split(query, limits), strict=True)": "there are as many values as names",
+        "count = len(signs) // 2 + 1": _SAME,
+        'if signs != b"=&" * (count - 1) + b"=":  # then some pair has no `=` or several, or is empty': _SAME,
+        'if len(encoded) - len(decoded) != 2 * encoded.count(b"=") or b"\\n" in raw or b"\\r" in raw:': _SAME,
+    },
+    "wire/request.py": {
+        "def visit(environ: WSGIEnvironment, trusted_proxies: int = 0) -> Visit:": "the endpoint says it",
+        "if most_bytes is not None and len(value) > most_bytes:": _SAME,
+        'return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")': _SAME,
+    },
+    "wire/signatures.py": {
+        'VERIFIED = "pixel_middleware.signature_verified"': "both sides use the constant",
+        'given = dict(reversed(pairs)).get(SIGNATURE, "")': "any text that is no signature does",
+    },
+}
+"""Lines of which some mutants change nothing that a test can see, and why; others of the same line may be noticed."""
 
 COMPARISONS = {
     ast.Eq: "!=",
@@ -53,6 +79,8 @@ ARITHMETIC = {
 
 class Mutant(NamedTuple):
     name: str
+    line: str
+    """The text of the line that is changed."""
     text: str
     """Of the whole file."""
 
@@ -78,8 +106,9 @@ def of_file(package: Path, file: str) -> list[Mutant]:
             continue
         # Named by its line's text, and not by its number, so that what is said of it stays true.
         new_line = mutated.splitlines()[change.line - 1].decode().strip()
-        name = f"{file}: {lines[change.line - 1].decode().strip()}  ->  {new_line}"
-        mutants.setdefault(name, Mutant(name, mutated.decode()))
+        line = lines[change.line - 1].decode().strip()
+        name = f"{file}: {line}  ->  {new_line}"
+        mutants.setdefault(name, Mutant(name, line, mutated.decode()))
     return list(mutants.values())
 
 

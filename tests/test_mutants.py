@@ -36,6 +36,7 @@ def test_mutants_of_the_syntax_differ_from_the_code_and_each_other():
     assert len(texts) == len(mutants) + 1 > 40
 
 
-def test_what_is_said_of_mutants_that_no_test_need_notice_is_said_of_mutants_that_there_are():
-    there_are = {mutant.name for file in mutations.TESTS for mutant in mutations.of_file(PACKAGE, file)}
-    assert set(mutations.EQUIVALENT) - there_are == set()
+@pytest.mark.parametrize("file", mutations.EQUIVALENT)
+def test_what_is_said_of_lines_is_said_of_lines_that_there_are(file):
+    there_are = {mutant.line for mutant in mutations.of_file(PACKAGE, file)}
+    assert set(mutations.EQUIVALENT[file]) - there_are == set()
