@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import hypothesis
 import mutations
+import processes
 import pytest
 from faults import MUTANTS
 
@@ -29,6 +30,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pixel_middleware"
 LIMIT_S = 120
 """How long the tests of a mutant may take. One that makes them hang is noticed too."""
+
+PATIENCE_S = 30
+"""How long a test waits for what must come: many a mutant keeps it from coming."""
 
 LEAST_SHARE = 0.9
 """Of the mutants of `wire` and `endpoint` that must be noticed."""
@@ -85,6 +89,7 @@ class Bench:
             f"--basetemp={self._folder}/t",
         ]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before
+        processes.PATIENCE_S = PATIENCE_S
         # Few examples, and the same ones each time; the profile of conftest.py adds to this one.
         hypothesis.settings.register_profile("mutants", max_examples=25, derandomize=True, database=None)
         hypothesis.settings.load_profile("mutants")
