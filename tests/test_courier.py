@@ -237,6 +237,14 @@ def test_a_destination_says_itself_when_to_come_back_and_an_hour_is_the_most(mak
     assert rig.courier._not_before - time.monotonic() <= 3600
 
 
+def test_a_destination_that_is_down_is_left_alone_for_its_pause(make_rig, make_events):
+    rig = make_rig(Recorder(lambda events: RetryLater("down")), retry_min_s=30)
+    rig.put(*make_events("a"))
+    rig.courier.round()
+    rig.courier.round()
+    assert rig.destination.requests == [["a"]]
+
+
 def test_an_error_with_any_attribute_after_is_survived(make_rig, make_events):
     error = OSError("reset")
     error.after = "soon"
@@ -446,6 +454,13 @@ def test_a_bad_lane_is_held_in_its_order_and_the_others_go_on(make_rig, make_eve
     assert rig.rows("SELECT lane, accepted, hold_s FROM lanes ORDER BY lane") == [("bad", 1, 0.0), ("k", 1, 0.0)]
 
 
+def test_a_restart_knows_which_lanes_were_accepted(make_rig, make_events):
+    rig = make_rig(ByKey())
+    rig.put(*make_events("1"))
+    rig.rounds()
+    assert rig.rows("SELECT lane, accepted FROM lanes") == [("k", 1)]
+
+
 def test_a_hold_doubles_up_to_an_hour(make_rig, make_events):
     rig = make_rig(ByKey(unknown_key))
     rig.put(*make_events("1", key="bad"))
@@ -635,6 +650,65 @@ def test_a_partly_delivered_batch_is_not_delivered_twice(make_rig, make_events):
     assert (rig.destination.sent, rig.stats["sent"], rig.counts("lag", "held")) == (["warm", "d", "e"], 6, (0, 0))
 
 
+def test_a_setback_that_cannot_be_written_at_first_is_written_later(make_rig, make_events, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.sinks.store.WAIT_S", 0.0)
+    rig = make_rig(Recorder(failing_for(Rejected("no"), "1")))
+    rig.put(*make_events("1", "2"))
+    with closing(sqlite3.connect(rig.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        rig.rounds(1)
+        other.rollback()
+    rig.rounds()
+    assert (rig.destination.sent, rig.counts("lag", "dead")) == (["2"], (0, 1))
+
+
+@pytest.fixture
+def replace_by_copy(make_events):
+    """Puts a copy in the place of a log's file, with another event behind it."""
+
+    def replace(rig, copy, event):
+        copy.rename(rig.path)
+        with pytest.raises(StorageError, match="was moved or deleted"):
+            rig.put(*make_events("refused"))
+        rig.put(*make_events(event))
+
+    return replace
+
+
+def copied(path):
+    copy = path.with_name("copy.db")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy
+
+
+def test_an_older_copy_of_the_file_goes_on_from_its_own_position(make_rig, make_events, replace_by_copy):
+    rig = make_rig(Recorder())
+    rig.put(*make_events("a"))
+    rig.rounds()
+    copy = copied(rig.path)
+    rig.put(*make_events("b", "c"))
+    rig.rounds()
+    replace_by_copy(rig, copy, "d")
+    rig.rounds()
+    assert (rig.destination.sent, rig.stats["lag"]) == (["a", "b", "c", "d"], 0)
+
+
+def test_a_position_is_not_written_into_another_file(make_rig, make_events, replace_by_copy):
+    rig = make_rig(Recorder())
+    rig.put(*make_events("a"))
+    rig.rounds()
+
+    def replace(events):
+        rig.destination.trouble = lambda events: None
+        replace_by_copy(rig, copied(rig.path), "c")
+
+    rig.put(*make_events("b"))
+    rig.destination.trouble = replace
+    rig.rounds()
+    assert rig.destination.sent == ["a", "b", "b", "c"]  # of the copy, nobody had had "b"
+
+
 def test_a_rewind_by_another_process_is_noticed_at_once(make_rig, make_events):
     rig = make_rig(Recorder())
     rig.put(*make_events("a", "b"))
@@ -658,6 +732,23 @@ def test_a_position_that_somebody_else_moved_meanwhile_is_not_written_over(make_
     rig.rounds()
     rig.rounds()
     assert rig.destination.sent == ["a", "a"]
+
+
+def test_a_position_that_is_not_where_it_was_is_not_written_over(make_rig, make_events):
+    """As if an older copy of the file had been put in its place, and read with what stood beside the file before."""
+    rig = make_rig(Recorder())
+    rig.put(*make_events("a"))
+    rig.rounds()
+
+    def move_back(events):
+        rig.destination.trouble = lambda events: None
+        with closing(sqlite3.connect(rig.path)) as other, other:
+            other.execute("UPDATE destinations SET position = 0")
+
+    rig.put(*make_events("b"))
+    rig.destination.trouble = move_back
+    rig.rounds()
+    assert rig.destination.sent == ["a", "b", "a", "b"]
 
 
 def test_a_destination_that_was_dropped_gets_nothing_more(make_rig, make_events, caplog):
@@ -763,6 +854,18 @@ def test_strangers_lanes_and_dead_letters_give_way_beyond_a_quarter(make_rig, ma
 
 
 # Corners
+
+
+def test_what_is_held_stays_when_room_is_needed(make_rig, make_events):
+    rig = make_rig(ByKey(), max_bytes=500_000)
+    rig.put(*make_events("sent", key="bad"))
+    rig.rounds()
+    rig.destination.trouble = failing_for(RetryLater("unknown", hold=True), "held")
+    rig.put(*make_events("held", key="bad"))
+    for _ in range(10):
+        rig.put(*make_events(*range(100)))
+        rig.rounds()
+    assert rig.rows("SELECT name FROM events WHERE name IN ('sent', 'held')") == [("held",)]
 
 
 def test_a_courier_that_waits_says_now_and_then_that_it_lives(make_rig, make_events):

@@ -90,11 +90,9 @@ class Kafka(RecordDestination):
             self._library.Producer(self._config, logger=self._lines)
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0]
-            text = reason.str() if hasattr(reason, "str") else str(reason)
+            what = f"options librdkafka takes ({reason.str() if hasattr(reason, 'str') else reason})"
             # The names alone: passwords are among the values.
-            raise ConfigurationError.must_be(
-                "config", f"options librdkafka takes ({text})", sorted(self._config)
-            ) from error
+            raise ConfigurationError.must_be("config", what, sorted(self._config)) from error
 
     def __str__(self) -> str:
         """Where it sends to, without secrets."""

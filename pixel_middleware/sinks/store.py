@@ -107,16 +107,19 @@ class Store(forks.ForkAware):
                 _begin(connection)  # in here: a signal handler may raise as soon as it has begun
                 result = work(connection)
                 if self.identity_at_path() != self.identity:
-                    raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
+                    raise FileNotFoundError
                 connection.execute("COMMIT")
                 if self._wal_inode is None:
                     self._wal_inode = identity_of(self.path + "-wal")
-            except BaseException:
+            except BaseException as error:
                 if connection.in_transaction:
                     with suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
                 if self.identity_at_path() != self.identity:
                     self._leave_lost_file()
+                    if isinstance(error, FileNotFoundError):  # whoever noticed first
+                        message = f"{self.path} was moved or deleted; the next event makes a new file"
+                        raise StorageError(message) from error
                 raise
             return result
 
