@@ -36,7 +36,13 @@ SUITES = {
     "werkzeug": Suite(
         "3.1.9",
         "tests",
-        ("cffi==2.0.0", "cryptography==46.0.2", "ephemeral-port-reserve==1.1.4", "pytest-timeout==2.4.0", "watchdog==6.0.0"),
+        (
+            "cffi==2.0.0",
+            "cryptography==46.0.2",
+            "ephemeral-port-reserve==1.1.4",
+            "pytest-timeout==2.4.0",
+            "watchdog==6.0.0",
+        ),
     ),
     "pyramid": Suite("2.1", "tests", ("webtest==3.0.7", "zope.component==7.0", "setuptools<82")),
 }
