@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 
 import pytest
+from processes import PATIENCE_S
 
 from pixel_middleware import Rejected, RetryLater, StorageError
 from pixel_middleware.destinations import Destination
@@ -549,7 +550,8 @@ def test_new_lanes_get_half_a_second_a_round_and_the_others_are_held_untried(mak
     }
 
 
-def test_new_lanes_that_are_all_taken_share_requests(make_rig, make_event):
+def test_new_lanes_that_are_all_taken_share_requests(make_rig, make_event, monkeypatch):
+    monkeypatch.setattr(delivery, "NEW_LANES_S", PATIENCE_S)
     rig = make_rig(ByKey())
     rig.put(*(make_event(str(number), f"key {number}") for number in range(500)))
     rig.rounds()
