@@ -452,6 +452,19 @@ def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, 
     assert (names(path), destination.sent) == (["after"], ["before", "after"])
 
 
+def test_a_program_that_changes_its_directory_goes_on_with_its_file(tmp_path, make_event, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    destination = Recorder()
+    with closing(EventLog("events.db", {"it": destination})) as log:
+        log(make_event("before"))
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        log.close()
+        log(make_event("after"))
+        assert log.flush(PATIENCE_S)
+    assert (names(tmp_path / "events.db"), destination.sent) == (["before", "after"], ["before", "after"])
+
+
 def test_a_file_that_is_gone_when_its_disk_is_looked_at_is_refused_likewise(make_log, path, make_event, monkeypatch):
     monkeypatch.setattr("pixel_middleware.sinks.retention._LOOK_EVERY_S", 0.0)
     log = make_log()

@@ -37,7 +37,7 @@ class Store(forks.ForkAware):
     _wal_inode: tuple[int, int] | None = None
 
     def __init__(self, path: str | os.PathLike[str], on_new_file: Callable[[sqlite3.Connection], object]) -> None:
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(os.fspath(path))  # a daemon may change its directory
         self.identity: tuple[int, int] | None = None
         """Device and inode of the file that the writer has open, or had last."""
         self._on_new_file = on_new_file
