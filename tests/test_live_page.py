@@ -87,6 +87,7 @@ def page(browser, serve, events):
     browser.base, browser.polls = f"http://127.0.0.1:{serve(app)}", polls
     browser.get(f"{browser.base}/pixel/live?token={TOKEN}")
     browser.wait_for = lambda condition: until(condition, f"the page to change:\n{browser.page_source}")
+    browser.wait_for(lambda: browser.find_element(By.ID, "state").text == "0 since the start")
     script = "return [...document.querySelectorAll('#list li:not([hidden]) .name')].map(each => each.textContent)"
     browser.names = lambda: browser.execute_script(script)
     return browser
