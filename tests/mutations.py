@@ -29,6 +29,7 @@ _SAME = "it only chooses between two ways that give the same"
 EQUIVALENT = {
     "wire/mapping.py": {
         "_MOST_NAMES = 32": _SAME,
+        "is_numbered = False": _SAME,
         (
             "if len(names) <= _MOST_NAMES and (len(query) <= _MOST_CHARACTERS or sum(map(len, names)) <"
             "= _MOST_CHARACTERS):"
