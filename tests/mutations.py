@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 TESTS = {
-    "endpoint.py": ["test_middleware", "test_amp", "test_proxies", "test_bounds", "test_refusals"],
+    "endpoint.py": [
+        "test_middleware",
+        "test_amp",
+        "test_proxies",
+        "test_bounds",
+        "test_refusals",
+        "test_asgi",
+        "test_visitors",
+    ],
     "wire/access_log.py": ["test_replay"],
     "wire/amp.py": ["test_amp"],
     "wire/answers.py": ["test_middleware", "test_amp"],
