@@ -89,9 +89,7 @@ class Kafka(RecordDestination):
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0]
             what = f"options librdkafka takes ({reason.str() if hasattr(reason, 'str') else reason})"
-            raise ConfigurationError.must_be(
-                "config", what, sorted(self._config)
-            ) from error  # no values: some are secret
+            raise ConfigurationError.must_be("config", what, sorted(self._config)) from error  # no values: secrets
 
     def __str__(self) -> str:
         """Where it sends to, without secrets."""
