@@ -339,11 +339,11 @@ MUTANTS = [
         COURIER + "test_a_bad_lane_is_held_in_its_order_and_the_others_go_on",
     ),
     Fault(
-        "duplicates after a batch that was delivered in part",
+        "duplicates after a round that delivered a part",
         "sinks/ledger.py",
         "        self.settled.update([record.id for record in records])\n",
         "",
-        COURIER + "test_a_partly_delivered_batch_is_not_delivered_twice",
+        COURIER + "test_poison_with_any_status_does_not_stop_those_behind_it",
     ),
     Fault(
         "what cannot be written is forgotten",

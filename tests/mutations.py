@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 TESTS = {
-    "endpoint.py": ["test_middleware", "test_amp", "test_proxies", "test_bounds", "test_refusals"],
+    "endpoint.py": [
+        "test_middleware",
+        "test_amp",
+        "test_proxies",
+        "test_bounds",
+        "test_refusals",
+        "test_asgi",
+        "test_visitors",
+    ],
     "wire/access_log.py": ["test_replay"],
     "wire/amp.py": ["test_amp"],
     "wire/answers.py": ["test_middleware", "test_amp"],
@@ -29,6 +37,7 @@ _SAME = "it only chooses between two ways that give the same"
 EQUIVALENT = {
     "wire/mapping.py": {
         "_MOST_NAMES = 32": _SAME,
+        "is_numbered = False": _SAME,
         (
             "if len(names) <= _MOST_NAMES and (len(query) <= _MOST_CHARACTERS or sum(map(len, names)) <"
             "= _MOST_CHARACTERS):"

@@ -224,7 +224,7 @@ def test_a_pause_grows_to_its_bound_with_jitter(make_rig, make_events):
     for _ in range(20):
         rig.courier._not_before = 0.0
         pauses.append(rig.courier.round())
-    assert (pauses[0], max(pauses) <= 4, min(pauses) >= 0.5, len(set(pauses)) > 3) == (0.5, True, True, True)
+    assert (pauses[0], 2 < max(pauses) <= 4, min(pauses) >= 0.5, len(set(pauses)) > 3) == (0.5, True, True, True)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_poison_with_any_status_does_not_stop_those_behind_it(make_rig, make_eve
 def test_poison_that_looks_like_an_outage_is_isolated_after_some_rounds(make_rig, make_events):
     rig = make_rig(Recorder(failing_for(RetryLater("HTTP 503"), "poison")))
     rig.put(*make_events("a", "poison", *range(50)))
-    for _ in range(delivery.PATIENT_ROUNDS):
+    for _ in range(5):
         rig.rounds(1)
     assert rig.destination.sent == []
     rig.rounds()
@@ -341,7 +341,7 @@ def test_an_event_that_is_named_as_failing_for_now_does_not_stop_those_behind_it
 
     rig = make_rig(Recorder(trouble))
     rig.put(*make_events("a", "bad", "b"))
-    for _ in range(delivery.PATIENT_ROUNDS):
+    for _ in range(5):
         rig.rounds()
     down.clear()
     rig.rounds()
@@ -360,7 +360,7 @@ def test_an_event_that_alone_fails_8_times_beside_others_that_get_through_is_a_d
         rig.put(*make_events(f"good {tries[0]}"))
         rig.rounds(1)
     alone = rig.destination.requests.count(["poison"])
-    assert (rig.stats["dead"], 8 <= alone <= 10) == (1, True)
+    assert (rig.stats["dead"], alone) == (1, 8)
     assert rig.rows("SELECT reason FROM setbacks") == [("RuntimeError: HTTP 500",)]
 
 
@@ -371,6 +371,8 @@ def test_no_try_counts_while_nothing_gets_through(make_rig, make_events):
     for _ in range(30):
         rig.end_holds()
         rig.rounds(1)
+    rig.put(*make_events("good"))  # the last try counts, and no other
+    rig.rounds(1)
     assert rig.counts("held", "dead") == (1, 0)
 
 
@@ -794,7 +796,7 @@ def test_a_second_batch_begins_while_the_first_is_under_way(make_rig, make_event
 def test_a_failure_behind_which_a_batch_is_under_way_delivers_all_the_others_once(make_rig, make_events, error):
     rig = make_rig(Ahead(failing_for(error, "35")), batch_size=10)
     rig.put(*make_events(*range(100)))
-    for _ in range(delivery.PATIENT_ROUNDS + 2):
+    for _ in range(7):
         rig.rounds()
     assert sorted(rig.destination.sent, key=int) == [str(number) for number in range(100) if number != 35]
     assert (rig.stats["lag"], rig.stats["held"] + rig.stats["dead"], rig.destination.in_flight) == (0, 1, 0)

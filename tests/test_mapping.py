@@ -170,6 +170,22 @@ def test_a_name_that_takes_a_value_takes_no_parts(name):
     assert refusal(f"{others}&{name}.part=x", "track").reason == "conflicting_names"
 
 
+def test_a_user_id_that_may_stand_in_must_be_there():
+    with pytest.raises(BadPixel, match=r"anonymousId=\.\.\. or userId=\.\.\."):
+        map_query("page", "writeKey=k", require_anonymous_id=False)
+
+
+def test_a_list_of_one_is_a_list():
+    assert nest([("a.0", "x")]) == {"a": ["x"]}
+
+
+def test_names_nest_into_four_objects_a_parameter_at_most():
+    limits = Limits(max_params=2)
+    assert nest([("a.b.c.d.e.f.g.h", "1"), ("a.x.y", "2")], limits)["a"]["x"] == {"y": "2"}  # 7 objects, and x
+    with pytest.raises(BadPixel, match="nest into more than 8 objects"):
+        nest([("a.b.c.d.e.f.g.h", "1"), ("a.x.y", "2"), ("z.z", "3")], limits)
+
+
 @pytest.mark.parametrize("event", ["", " ", "%E2%80%8B%C2%AD", "\x01"])
 def test_track_needs_an_event(event):
     assert refusal(f"{REQUIRED}&event={event}", "track").reason == "missing_event"

@@ -41,8 +41,7 @@ class Kafka(RecordDestination):
     Args:
         topic: its name, or a callable `(event) -> name`. A topic that does not exist holds its own events alone.
         config: librdkafka's options, by its own names; `bootstrap.servers` is needed, `DEFAULTS` fills in.
-        key: a callable `(event) -> str`; events of one key stay in order. By default the visitor: its `anonymousId`,
-            else its `userId`.
+        key: a callable `(event) -> str`; events of one key stay in order. By default `anonymousId`, else `userId`.
         dead_letters: a topic for what can never be delivered, with the reason in the header `reason`.
         max_per_second: events a second, see `Destination`.
 
@@ -64,9 +63,8 @@ class Kafka(RecordDestination):
         if not callable(topic) and not (isinstance(topic, str) and topic):
             raise ConfigurationError.must_be("topic", "the name of a topic, or a callable (event) -> name", topic)
         if not isinstance(config, Mapping) or not config.get("bootstrap.servers"):
-            raise ConfigurationError.must_be(
-                "config", 'librdkafka\'s options, with "bootstrap.servers" at least', type(config)
-            )
+            least = 'librdkafka\'s options, with "bootstrap.servers" at least'
+            raise ConfigurationError.must_be("config", least, type(config))
         if key is not None and not callable(key):
             raise ConfigurationError.must_be("key", "a callable (event) -> str", key)
         if dead_letters is not None and not (isinstance(dead_letters, str) and dead_letters):
@@ -91,8 +89,7 @@ class Kafka(RecordDestination):
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0]
             what = f"options librdkafka takes ({reason.str() if hasattr(reason, 'str') else reason})"
-            # The names alone: passwords are among the values.
-            raise ConfigurationError.must_be("config", what, sorted(self._config)) from error
+            raise ConfigurationError.must_be("config", what, sorted(self._config)) from error  # no values: secrets
 
     def __str__(self) -> str:
         """Where it sends to, without secrets."""
