@@ -528,7 +528,7 @@ MUTANTS = [
         "sinks/carrier.py",
         "            self._worker.start(CHILD_WAIT_S)\n",
         "            pass\n",
-        LOG + "test_a_forked_child_stores_and_carries_with_threads_of_its_own",
+        LOG + "test_a_forked_child_carries_without_an_event_of_its_own",
     ),
     Fault(
         "an exception ends the courier",
