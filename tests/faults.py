@@ -571,7 +571,7 @@ MUTANTS = [
         "runtime/group_commit.py",
         "ticket.error = ticket.error or error\n                ticket.end.release()",
         "ticket.end.release()",
-        LOG + "test_a_locked_database_is_refused_and_the_next_event_is_stored",
+        RUNTIME + "test_a_failed_commit_fails_all_that_it_was_for",
     ),
     Fault(
         "a busy file is a success",
