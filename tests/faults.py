@@ -670,7 +670,7 @@ MUTANTS = [
         "destinations/base.py",
         "if self.outage is not None:",
         "if False:",
-        KAFKA + "test_what_was_refused_waits_if_the_brokers_go_away_while_it_is_sorted_out",
+        KAFKA + "test_an_outage_outweighs_the_trouble_of_a_topic",
     ),
     Fault(
         "what was under way when the producer failed counts as delivered",

@@ -464,6 +464,16 @@ def test_what_was_refused_waits_if_the_brokers_go_away_while_it_is_sorted_out(ka
     assert (caught.value.events, caught.value.cause) == ([first, *rest], "timeout")
 
 
+def test_an_outage_outweighs_the_trouble_of_a_topic(make_event):
+    undelivered = Undelivered()
+    one, two = [Record.of(make_event(name)) for name in ("one", "two")]
+    undelivered.retry([one], RetryLater("topic 'gone' is missing", after=5, hold=True))
+    undelivered.retry([two], RetryLater("no broker can be reached"))
+    with pytest.raises(RetryLater, match=r"^no broker can be reached$") as caught:
+        undelivered.raise_if_any()
+    assert (caught.value.hold, caught.value.events) == (False, [one, two])
+
+
 def test_an_error_of_another_kind_is_said_by_librdkafkas_name(kafka):
     error = kafka()._judge(confluent_kafka.KafkaError(confluent_kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED))
     assert (str(error), error.cause) == ("CLUSTER_AUTHORIZATION_FAILED: Broker: Cluster authorization failed", "other")
