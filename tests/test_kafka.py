@@ -303,7 +303,8 @@ def test_a_topic_for_dead_letters_that_does_not_exist_is_an_error(kafka, make_ev
         kafka(dead_letters="no dead!").bury(Record.of(make_event()), "why")
 
 
-def test_no_broker_is_a_reason_to_retry_that_names_the_cause(make_event, free_port):
+def test_no_broker_is_a_reason_to_retry_that_names_the_cause(make_event, free_port, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.destinations.kafka.METADATA_TIMEOUT_S", 2.0)
     sender = Kafka(TOPIC, {"bootstrap.servers": f"127.0.0.1:{free_port}"})
     events = [make_event(), make_event()]
     with pytest.raises(RetryLater, match=r"no broker can be reached: 127.0.0.1:.*Connection refused$") as caught:
@@ -312,7 +313,8 @@ def test_no_broker_is_a_reason_to_retry_that_names_the_cause(make_event, free_po
     sender.close()
 
 
-def test_a_name_that_does_not_resolve_says_so(make_event):
+def test_a_name_that_does_not_resolve_says_so(make_event, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.destinations.kafka.METADATA_TIMEOUT_S", 2.0)
     sender = Kafka(TOPIC, {"bootstrap.servers": "no.such.host.invalid:9092"})
     with pytest.raises(RetryLater, match=r"a broker's name does not resolve: no\.such\.host") as caught:
         sender.send([make_event()])
