@@ -9,7 +9,7 @@ import pixel_middleware
 
 PACKAGE = Path(pixel_middleware.__file__).parent
 ROOMS = [
-    {"errors", "events", "settings"},
+    {"errors", "events", "settings", "texts"},
     {"wire", "runtime"},
     {"destinations"},
     {"sinks"},

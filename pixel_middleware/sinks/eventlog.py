@@ -77,8 +77,8 @@ class EventLog:
         destinations = _checked_destinations(destinations)
         if max_bytes is not None:
             settings.as_number("max_bytes", max_bytes, least=65536)
-        if keep_days is not None and not settings.is_number(keep_days, 0):
-            raise ConfigurationError.must_be("keep_days", "None or a number of days, 0 or more", keep_days)
+        if keep_days is not None:
+            settings.as_days("keep_days", keep_days)
         settings.as_number("batch_size", batch_size, least=1)
         if not (
             settings.is_number(retry_min_s, 0) and settings.is_number(retry_max_s, 0) and 0 < retry_min_s <= retry_max_s
