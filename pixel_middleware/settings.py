@@ -220,7 +220,7 @@ def _or_none(check: Check) -> Check:
 def as_days(option: str, given: Any) -> float:
     """A number of days."""
     if not is_number(given, 0):
-        raise ConfigurationError.must_be(option, "a number of days, 0 or more", given)
+        raise ConfigurationError.must_be(option, "None or a number of days, 0 or more", given)
     return float(given)
 
 

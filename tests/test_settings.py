@@ -77,7 +77,7 @@ def test_wrong_text_says_what_is_right(name, text, error):
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("keep_days", -1, "keep_days must be a number of days, 0 or more, got -1"),
+        ("keep_days", -1, "keep_days must be None or a number of days, 0 or more, got -1"),
         ("output", "", "output must be text that is not empty"),
         ("allow", "10.0.0.0/8", "allow must be a list of texts"),
         ("forward_to", [7], "forward_to must be a list of texts, and one of its items is none"),

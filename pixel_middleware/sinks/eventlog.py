@@ -28,6 +28,7 @@ from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
 from pixel_middleware.runtime.threads import offload
 from pixel_middleware.sinks import interventions, kept_secrets
 from pixel_middleware.sinks.carrier import Carrier
+from pixel_middleware.sinks.counts import Cause, Counts
 from pixel_middleware.sinks.refusals import Refusals
 from pixel_middleware.sinks.retention import Retention
 from pixel_middleware.sinks.stats import LogStats, stats
@@ -102,6 +103,7 @@ class EventLog:
             for name, destination in destinations.items()
         }
         self._refusals = Refusals(self._store)
+        self._counts = Counts(self._store)
         try:
             self._store.write(self._retention.trim_old if self._retention.may_trim_old() else lambda connection: None)
             for carrier in self._carriers.values():
@@ -137,6 +139,22 @@ class EventLog:
         own; it costs the request next to nothing, and never fails.
         """
         self._refusals.add(refusal)
+
+    def keep_counts(self, totals: Callable[[], Mapping[Cause, int]]) -> Callable[[], object]:
+        """Add what a process counts to the file, within a second, off the request's path.
+
+        `PixelMiddleware` does so if the log is its sink. `totals()` is how often there was which outcome and reason in
+        this process; what is returned is to be called when that has changed.
+        """
+        return self._counts.keep(totals)
+
+    def counts(self) -> dict[Cause, int]:
+        """How many requests had which outcome and reason, in all processes since the file was made.
+
+        Raises `StorageError`.
+        """
+        rows = self._store.read("SELECT outcome, reason, count FROM counts ORDER BY outcome, reason")
+        return {(outcome, reason): count for outcome, reason, count in rows}
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until what the log holds now is delivered to all destinations, or dead; whether it was, in that time."""
@@ -195,6 +213,7 @@ class EventLog:
         for carrier in self._carriers.values():
             carrier.stop(max(0.0, deadline - time.monotonic()))
         self._refusals.stop(max(0.0, deadline - time.monotonic()))
+        self._counts.stop(max(0.0, deadline - time.monotonic()))
         self._store.close()
 
     def _on_new_file(self, connection: sqlite3.Connection) -> None:
