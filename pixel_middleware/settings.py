@@ -6,6 +6,7 @@ environment, the command line and the reference in the docs read the tables.
 
 import difflib
 import inspect
+import ipaddress
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -238,6 +239,16 @@ def _texts(option: str, given: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
+def _networks(option: str, given: Any) -> tuple[str, ...]:
+    networks = _texts(option, given)
+    try:
+        for network in networks:
+            ipaddress.ip_network(network)
+    except ValueError as error:
+        raise ConfigurationError(option, f"{option} must be networks like 10.0.0.0/8: {error}") from error
+    return networks
+
+
 _KEYS = "a list of keys, or `module:name` of a callable"
 _SWITCH = "true or false"
 _NUMBER = "a whole number"
@@ -321,7 +332,7 @@ OUTPUT_SETTINGS: tuple[Setting, ...] = (
 
 SERVE_SETTINGS: tuple[Setting, ...] = (
     Setting("live", True, _SWITCH, _flag, texts.switch, "whether / shows the events as they come"),
-    Setting("allow", (), "a list of networks", _texts, texts.items, "who may see the live view without its token"),
+    Setting("allow", (), "a list of networks", _networks, texts.items, "who may see the live view without its token"),
     Setting("host", "127.0.0.1", "a name or an address", _named, texts.plain, "what `serve` listens on"),
     Setting("port", 8080, _NUMBER, _number_from(0, 65535), texts.whole_number, "the port of `serve`; 0: any free one"),
     Setting("workers", 1, _NUMBER, _number_from(1, 256), texts.whole_number, "processes of `serve`"),

@@ -34,6 +34,7 @@ class Counts(forks.ForkAware):
         self._store = store
         self._sources: list[tuple[Callable[[], Mapping[Cause, int]], dict[Cause, int]]] = []
         self._worker = Worker("pixel-counts", self._write, self._write)
+        self.after_fork_in_child()
         forks.watch(self)
 
     def keep(self, totals: Callable[[], Mapping[Cause, int]]) -> Callable[[], object]:

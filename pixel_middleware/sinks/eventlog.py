@@ -35,6 +35,7 @@ from pixel_middleware.sinks.stats import LogStats, stats
 from pixel_middleware.sinks.store import Store
 
 EXIT_S = 5.0  # how long an exit waits for the batches under way; nothing depends on it
+PROBE_BYTES = 16384  # more than a usual event: it fails before all are refused
 
 _INSERT = (
     "INSERT INTO events (received_at, type, write_key, message_id, visitor, name, event) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -124,6 +125,17 @@ class EventLog:
         """Return once all events are on disk, by one commit. Raises like a call: none is stored."""
         self._rows.put([_row(event) for event in events])
         self._wake()
+
+    def probe(self) -> None:
+        """Return if an event of up to `PROBE_BYTES` would be stored now. Raises `StorageError`, as a call would."""
+
+        def try_one(connection: sqlite3.Connection) -> None:
+            # Nobody sees it: it is gone before the commit. Its id takes none of those that are counted up.
+            connection.execute("INSERT INTO events VALUES (-1, '', '', '', '', '', '', ?)", (" " * PROBE_BYTES,))
+            self._retention.make_room(connection, PROBE_BYTES)
+            connection.execute("DELETE FROM events WHERE id = -1")
+
+        offload(lambda: self._store.write(try_one))
 
     def start(self) -> None:
         """Have this process carry, if no other does: `PixelMiddleware` calls it, and so does the first event."""
