@@ -138,7 +138,8 @@ def _reserve(host: str, port: int, reservation: ExitStack) -> tuple[str, int]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         socket.create_server(address[:2], family=family).close()  # fails where somebody listens
         taken = reservation.enter_context(socket.socket(family))
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as granian's own
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):  # as granian's own
+            taken.setsockopt(socket.SOL_SOCKET, option, 1)
         taken.bind(address[:2])
     except UnicodeError as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: that is no name of a host") from error
