@@ -46,7 +46,7 @@ def pass_through():
     apps["WhiteNoise"].add_files("docs", prefix="static/")
     times = interleaved({name: caller(app, environs) for name, app in apps.items()}, ROUNDS)
     added = {name: time - times["nothing"] for name, time in times.items()}
-    yield Result("pass-through, added", "a bare __call__", added["ours"], added["bare"], 1.5, "ns")
+    yield Result("pass-through, added", "a bare callable", added["ours"], added["bare"], 1.5, "ns")
     for peer in ("WhiteNoise", "DispatcherMiddleware"):
         yield Result("pass-through, added", peer, added["ours"], added[peer], 1.0, "ns")
 

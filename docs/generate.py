@@ -77,7 +77,8 @@ def walk(
     name: str, command: click.Command, parent: click.Context | None = None
 ) -> Iterator[tuple[str, click.Command, click.Context]]:
     """A command and all below it, each with the line that runs it."""
-    context = click.Context(command, parent, name.split()[-1], terminal_width=100, max_content_width=100)
+    width = {"terminal_width": 100, "max_content_width": 100}
+    context = click.Context(command, parent, name.split()[-1], **width, **command.context_settings)
     yield name, command, context
     if isinstance(command, click.Group):
         arguments = [one.make_metavar(context) for one in command.params if isinstance(one, click.Argument)]
@@ -110,7 +111,7 @@ def answers() -> str:
         answered("another path below the prefix", "/identify"),
         answered("another method", "/page", method="PUT"),
     ]
-    return table("when", "request", "status", "`X-Pixel-Error`", "body", rows=rows)
+    return table("when", "request", "answer: status, `X-Pixel-Error`, body", rows=rows)
 
 
 def refuse(event: Any, request: webob.Request) -> Any:
@@ -126,7 +127,8 @@ def answered(when: str, path: str, method: str = "GET", **given: Any) -> list[st
     answer = ask(path, method, **given)
     error = answer.headers.get("X-Pixel-Error")
     shown = path.replace("x" * 1024, "xxx...")
-    return [when, f"`{method} {shown}`", str(answer.status_int), f"`{error}`" if error else "", answer.text.strip()]
+    reason = f" `{error}`" if error else ""
+    return [when, f"`{method} {shown}`", f"{answer.status_int}{reason}: {answer.text.strip()}"]
 
 
 def ask(path: str, method: str = "GET", sink: Any = lambda event: None, **given: Any) -> webob.Response:

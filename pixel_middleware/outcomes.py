@@ -7,6 +7,8 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypedDict
 from wsgiref.types import WSGIEnvironment
 
@@ -42,6 +44,10 @@ class Outcome(NamedTuple):
     message: str = ""
     by: str = ""
     """The name of the processor that dropped it, or the type of the exception that failed it."""
+    describe: Callable[[WSGIEnvironment], Refusal] | None = None
+    """Makes the `Refusal` that there is to tell of it, of its environ; if it was not accepted."""
+    told: Callable[[Refusal], object] | None = None
+    """Who was told so already: the middleware's `refused`."""
 
 
 class Stats(TypedDict):
@@ -100,9 +106,17 @@ class Outcomes(forks.ForkAware):
         The first of each cause is logged, a failure with its traceback; and then, at most once a second, how many
         more there were. Nothing of a request is in a line.
         """
-        environ[OUTCOME] = outcome
+        by = outcome.by
+        if error is not None:
+            with suppress(Exception):  # a text of somebody else's making
+                by = f"{by}: {error}"[:200]
+        describe = partial(self._describe, time.time(), outcome, by)
+        environ[OUTCOME] = outcome._replace(describe=describe, told=self._refused)
         if self._refused is not None:
-            self._hand_over(environ, outcome, error)
+            try:
+                self._refused(describe(environ))
+            except Exception as failure:  # it is only told, and must not change the answer
+                _log.error("refused= failed: %s", type(failure).__qualname__)
         forks.notice(self)
         name = outcome.name
         what = reason = outcome.reason or outcome.by
@@ -134,26 +148,20 @@ class Outcomes(forks.ForkAware):
         extra = {"pixel_reason": what, "pixel_count": count, "pixel_total": total}
         _log.log(level, _LINES[name], what, count, total, extra=extra)
 
-    def _hand_over(self, environ: WSGIEnvironment, outcome: Outcome, error: Exception | None) -> None:
-        try:
-            if outcome.name == "dropped":  # to forget it: so nothing of the request is kept here either
-                refusal = Refusal(time.time(), "dropped", cause=outcome.by)
-            else:
-                refusal = Refusal(
-                    at=time.time(),
-                    kind="failed" if outcome.name == "failed" else "rejected",
-                    reason=outcome.reason or "sink_failed",
-                    message=outcome.message,
-                    path=text(environ, "PATH_INFO"),
-                    query=text(environ, "QUERY_STRING"),
-                    user_agent=text(environ, "HTTP_USER_AGENT", MOST_AGENT_BYTES),
-                    network=network_of(client_address(environ, self._trusted_proxies)),
-                    cause=outcome.by if error is None else f"{outcome.by}: {error}"[:200],
-                )
-            assert self._refused is not None
-            self._refused(refusal)
-        except Exception as failure:  # it is only told, and must not change the answer
-            _log.error("refused= failed: %s", type(failure).__qualname__)
+    def _describe(self, at: float, outcome: Outcome, by: str, environ: WSGIEnvironment) -> Refusal:
+        if outcome.name == "dropped":  # to forget it: so nothing of the request is kept here either
+            return Refusal(at, "dropped", cause=by)
+        return Refusal(
+            at=at,
+            kind="failed" if outcome.name == "failed" else "rejected",
+            reason=outcome.reason or "sink_failed",
+            message=outcome.message,
+            path=text(environ, "PATH_INFO"),
+            query=text(environ, "QUERY_STRING"),
+            user_agent=text(environ, "HTTP_USER_AGENT", MOST_AGENT_BYTES),
+            network=network_of(client_address(environ, self._trusted_proxies)),
+            cause=by,
+        )
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How often there was which outcome and reason: of a drop the processor, of a failure the exception's type."""

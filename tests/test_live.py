@@ -1,30 +1,25 @@
-"""The live view: what its feed says, who may look, and what a real browser makes of hostile events."""
+"""The live view of a plain sink: what its feed says; and who may look, of any."""
 
 import http.client
 import json
 import re
-import shutil
 import socket
 import sys
 import urllib.request
 from contextlib import ExitStack, closing
 from decimal import Decimal
-from urllib.parse import urlencode
 
 import pytest
 import webtest
-from chromium import BROWSER
 from conftest import host_app
 from nginx import needs_nginx, start_nginx
-from processes import GUARD, PATIENCE_S, until, until_up
-from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
+from processes import PATIENCE_S, until, until_up
 
 from pixel_middleware import ConfigurationError, PixelMiddleware
 from pixel_middleware.processors import drop_ip
 from pixel_middleware.sinks import EventLog
-from pixel_middleware.watch import live
+from pixel_middleware.watch.entries import MOST_FIELD
+from pixel_middleware.watch.feed import MOST_KEPT
 from pixel_middleware.watch.live import LiveView
 
 TRACK = "/pixel/v1/track?writeKey=k&anonymousId=a&event="
@@ -52,7 +47,7 @@ def pages(client):
     """All pages of a feed, one after the other."""
     page = feed(client)
     yield page
-    while page["last"] < page["newest"]:
+    while page["more"]:
         page = feed(client, page["cursor"])
         yield page
 
@@ -74,32 +69,33 @@ def test_it_shows_what_became_of_each_pixel_and_why(watched):
     assert times == sorted(times)
     assert seen == [
         {
-            "id": 1,
+            "id": "request-1",
             "outcome": "accepted",
             "type": "track",
             "name": "Signup",
             "who": "a",
             "address": "192.0.2.1",
             "key": "k",
-            "path": "/pixel/v1/track",
         },
         {
-            "id": 2,
+            "id": "request-2",
             "outcome": "rejected",
+            "who": "a",
+            "key": "k",
             "reason": "missing_event",
             "message": "event is missing; add event=... with the name of what happened",
             "path": "/pixel/v1/track",
             "query": "writeKey=k&anonymousId=a&event=",
         },
         {
-            "id": 3,
+            "id": "request-3",
             "outcome": "rejected",
             "reason": "not_found",
             "message": "there is no such pixel",
             "path": "/pixel/v1/nowhere",
         },
         {
-            "id": 4,
+            "id": "request-4",
             "outcome": "rejected",
             "reason": "method_not_allowed",
             "message": "a pixel takes no such method",
@@ -118,17 +114,32 @@ def test_what_processors_took_out_is_not_shown(watched):
     shown = [json.dumps(feed(each)) for each in (without_address, dropping)]
     assert ["192.0.2.77" in each for each in shown] == [False, False]
     (dropped,) = feed(dropping)["entries"]
-    assert dropped.keys() <= {"id", "at", "outcome", "path", "by"}
+    assert dropped.keys() == {"id", "at", "outcome", "by"}
 
 
 def test_what_failed_is_shown_with_its_query(watched):
     def fail(event):
-        raise OSError
+        raise OSError("no space")
 
     client = watched(sink=fail)
     client.get(f"{TRACK}lost", status=503)
     (entry,) = feed(client)["entries"]
     assert (entry["outcome"], entry["query"], "event" in entry) == ("failed", f"{TRACK}lost".partition("?")[2], False)
+    assert (entry["by"], entry["reason"], entry["name"]) == ("OSError: no space", "sink_failed", "lost")
+
+
+def test_an_exception_without_a_text_is_told_by_its_name(watched):
+    def fail(event):
+        raise Speechless
+
+    client = watched(sink=fail)
+    client.get(f"{TRACK}lost", status=503)
+    assert feed(client)["entries"][0]["by"] == "Speechless"
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
 
 
 class Unspeakable:
@@ -172,7 +183,7 @@ def test_a_feed_tells_what_is_new_and_all_to_whom_another_process_told_before(wa
     cursor = feed(client)["cursor"]
     client.get(f"{TRACK}2")
     assert [entry["name"] for entry in feed(client, cursor)["entries"]] == ["2"]
-    assert [entry["name"] for entry in feed(client, "123abc-2")["entries"]] == ["1", "2"]
+    assert [entry["name"] for entry in feed(client, "123abc-2-0")["entries"]] == ["1", "2"]
     assert feed(client, feed(client)["cursor"])["entries"] == []
     assert feed(watched())["run"] != feed(client)["run"]
 
@@ -187,7 +198,7 @@ def test_each_process_forked_or_not_counts_for_itself(watched, in_child):
     in_child(look)
 
 
-@pytest.mark.parametrize("after", ["9" * 5000, "nonsense", "", "ab-1234567890123456"])
+@pytest.mark.parametrize("after", ["9" * 5000, "nonsense", "", "ab-1234567890123456-0", "ab-1"])
 def test_what_is_no_cursor_is_refused(watched, after):
     answer = watched().get("/pixel/live/feed", {"after": after}, headers=BEARER, status=400)
     assert answer.text == "after must be the cursor of an earlier answer, or be left out"
@@ -197,7 +208,7 @@ def test_it_keeps_no_more_than_its_size(watched):
     client = watched(size=2)
     for name in ("1", "2", "3"):
         client.get(TRACK + name)
-    assert [entry["id"] for entry in feed(client)["entries"]] == [2, 3]
+    assert [entry["id"] for entry in feed(client)["entries"]] == ["request-2", "request-3"]
 
 
 @pytest.mark.parametrize(
@@ -218,8 +229,8 @@ def test_its_memory_and_each_page_are_bounded_whatever_comes(watched, big):
         client.get(f"{TRACK}{number}")
     bodies = [len(json.dumps(page, ensure_ascii=False).encode("utf-8", "replace")) for page in pages(client)]
     assert max(bodies) <= 65536
-    assert sum(bodies) < live.MOST_KEPT + len(bodies) * 8192
-    shown = [entry["id"] for page in pages(client) for entry in page["entries"]]
+    assert sum(bodies) < MOST_KEPT + len(bodies) * 8192
+    shown = [int(entry["id"].removeprefix("request-")) for page in pages(client) for entry in page["entries"]]
     assert shown == list(range(shown[0], 301))
 
 
@@ -229,7 +240,7 @@ def test_a_refused_query_is_shown_cut(watched):
     (entry,) = feed(client)["entries"]
     assert re.fullmatch("/pixel/v1/p+…", entry["path"])
     assert re.fullmatch("q+…", entry["query"])
-    assert (len(entry["path"]), len(entry["query"])) == (live.MOST_FIELD // 2 + 1, 8192 // 2 + 1)
+    assert (len(entry["path"]), len(entry["query"])) == (MOST_FIELD // 2 + 1, 8192 // 2 + 1)
 
 
 def test_the_page_itself_is_no_longer_than_a_socket_takes_at_once(watched):
@@ -239,7 +250,7 @@ def test_the_page_itself_is_no_longer_than_a_socket_takes_at_once(watched):
 def test_the_chart_forgets_old_seconds(watched, monkeypatch):
     client = watched()
     client.get(f"{TRACK}old")
-    monkeypatch.setattr(live, "CHART_S", -1)
+    monkeypatch.setattr("pixel_middleware.watch.feed.CHART_S", -1)
     client.get(f"{TRACK}new")
     assert feed(client)["seconds"] == {}
 
@@ -460,255 +471,3 @@ def test_viewers_who_do_not_read_hold_no_worker(start, new_port, tmp_path):
             assert viewer.recv(12, socket.MSG_PEEK | socket.MSG_WAITALL) == b"HTTP/1.1 200"
         with urllib.request.urlopen(f"{base}{TRACK}b", timeout=PATIENCE_S) as answer:
             assert answer.read() == b"OK"
-
-
-# in a browser
-
-
-HOSTILE = {
-    "event": '<img src=x onerror="window.hacked=1">',
-    "anonymousId": "</span><script>window.hacked=1</script>",
-    "context.page.url": "javascript:window.hacked=1",
-    "properties.__proto__.polluted": "1",
-    "properties.x": "</script><script>window.hacked=1</script>\u2028\u2029",
-    "context.locale.deep": "x",
-    "context.ip.toString": "x",
-}
-
-
-@pytest.fixture
-def browser(tmp_path, free_port):
-    driver = shutil.which("chromedriver")
-    if not BROWSER or not driver:
-        pytest.skip("Chromium or its driver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", f"--user-data-dir={tmp_path}/p"):
-        options.add_argument(argument)
-    service = webdriver.ChromeService(driver, port=free_port, popen_kw={"start_new_session": True})
-    browser = webdriver.Chrome(options, service)
-    GUARD.watch(service.process.pid)
-    yield browser
-    browser.quit()
-    GUARD.forget(service.process.pid)
-
-
-@pytest.fixture
-def page(browser, serve, events):
-    """The live view in a browser, and a function that waits for something in it."""
-    polls = []
-
-    def restart():
-        browser.app = LiveView(PixelMiddleware(host_app, events.append), live_token=TOKEN)
-
-    def app(environ, start_response):
-        if environ["PATH_INFO"].endswith("/feed"):
-            polls.append(environ["QUERY_STRING"])
-        return browser.app(environ, start_response)
-
-    browser.restart = restart
-    restart()
-
-    browser.base, browser.polls = f"http://127.0.0.1:{serve(app)}", polls
-    browser.get(f"{browser.base}/pixel/live?token={TOKEN}")
-    browser.wait_for = lambda condition: until(condition, f"the page to change:\n{browser.page_source}")
-    script = "return [...document.querySelectorAll('#list li:not([hidden]) .name')].map(each => each.textContent)"
-    browser.names = lambda: browser.execute_script(script)
-    return browser
-
-
-def send(page, **parameters):
-    query = urlencode({"writeKey": "k", "anonymousId": "a"} | parameters)
-    try:
-        urllib.request.urlopen(f"{page.base}/pixel/v1/track?{query}", timeout=PATIENCE_S).close()
-    except urllib.error.HTTPError as refused:
-        refused.close()
-
-
-def test_hostile_events_are_text_in_a_browser(page):
-    send(page, **HOSTILE)
-    page.wait_for(lambda: page.names() == [HOSTILE["event"]])
-    page.find_element(By.CSS_SELECTOR, "#list button").click()
-    shown = json.loads(page.find_element(By.CSS_SELECTOR, "#list pre").text)
-    assert (shown["event"], shown["anonymousId"]) == (HOSTILE["event"], HOSTILE["anonymousId"])
-    assert shown["properties"]["x"] == HOSTILE["properties.x"]
-    assert page.execute_script("return [window.hacked, ({}).polluted]") == [None, None]
-    assert page.get_log("browser") == []
-    page.find_element(By.CSS_SELECTOR, "#list button").click()
-    assert page.find_elements(By.CSS_SELECTOR, "#list pre") == []
-
-
-def test_letters_that_hide_or_turn_their_surroundings_are_shown_as_escapes(page):
-    send(page, event="abc\u202efed\u2066\u200b", **{"properties.\u202d": "\U000e0041"})
-    page.wait_for(lambda: page.names() == [r"abc\u202efed\u2066\u200b"])
-    page.find_element(By.CSS_SELECTOR, "#list button").click()
-    shown = page.find_element(By.CSS_SELECTOR, "#list pre").text
-    assert tuple(re.search(r'"(\\u202d)": "(.*)"', shown).groups()) == (r"\u202d", r"\udb40\udc41")
-
-
-def test_one_event_blinds_nobody_to_the_others(page):
-    send(page, event="before")
-    send(page, event="hostile", **{"context.ip.toString": "x", "context.page.url.toString": "x"})
-    send(page, event="after")
-    page.wait_for(lambda: page.names() == ["after", "hostile", "before"])
-
-
-def test_a_refused_request_opens_with_its_query_and_is_copied_harmlessly(page):
-    send(page, **{"properties.x": "it's; rm -rf \u202e"})
-    page.wait_for(page.names)
-    page.find_element(By.CSS_SELECTOR, "#list button").click()
-    query = "writeKey=k&anonymousId=a&properties.x=it%27s%3B+rm+-rf+%E2%80%AE"
-    assert page.find_element(By.CSS_SELECTOR, "#list pre").text.splitlines() == [
-        "rejected: missing_event",
-        "event is missing; add event=... with the name of what happened",
-        f"/pixel/v1/track?{query}",
-        "  writeKey = k",
-        "  anonymousId = a",
-        r"  properties.x = it's; rm -rf \u202e",
-    ]
-    page.execute_script("navigator.clipboard.writeText = async text => { window.copied = text; }")
-    for button in page.find_elements(By.CSS_SELECTOR, "#list .whole button"):
-        button.click()
-        page.wait_for(lambda button=button: button.text == "Copied")
-    assert page.execute_script("return window.copied") == f"curl '{page.base}/pixel/v1/track?{query}'"
-    page.execute_script("navigator.clipboard.writeText = async () => { throw new Error('not here'); }")
-    page.find_element(By.CSS_SELECTOR, "#list .whole button").click()
-    page.wait_for(lambda: page.find_element(By.CSS_SELECTOR, "#list .whole button").text == "Copied")
-
-
-def test_a_filter_stands_in_the_address(page):
-    send(page, event="Signup", writeKey="shop")
-    send(page, event="Login", writeKey="blog")
-    send(page, writeKey="shop")
-    page.wait_for(lambda: page.names() == ["missing_event", "Login", "Signup"])
-    page.find_element(By.TAG_NAME, "body").send_keys("/")
-    page.switch_to.active_element.send_keys("KEY:shop sign")
-    assert page.names() == ["Signup"]
-    page.refresh()
-    page.wait_for(lambda: page.names() == ["Signup"])
-    assert page.current_url == f"{page.base}/pixel/live#text=KEY%3Ashop+sign"
-    page.get(f"{page.base}/pixel/live#show=accepted")
-    page.refresh()
-    page.wait_for(lambda: page.names() == ["Login", "Signup"])
-
-
-def test_what_is_read_stays_where_it_is(page):
-    for number in range(40):
-        send(page, event=f"e{number}")
-    page.wait_for(lambda: len(page.names()) == 40)
-    button = page.find_elements(By.CSS_SELECTOR, "#list li > button")[0]
-    button.click()
-    page.execute_script("scrollTo(0, 120)")
-    where = page.execute_script("return arguments[0].getBoundingClientRect().top", button)
-    for number in range(10):
-        send(page, event=f"f{number}")
-    page.wait_for(lambda: len(page.names()) == 50)
-    assert page.execute_script("return arguments[0].getBoundingClientRect().top", button) == pytest.approx(where, abs=1)
-    button.send_keys(Keys.ARROW_DOWN)
-    assert "e38" in page.switch_to.active_element.text
-    page.switch_to.active_element.send_keys(Keys.ARROW_UP)
-    assert page.switch_to.active_element == button
-    button.send_keys(Keys.ENTER)
-    assert page.find_elements(By.CSS_SELECTOR, "#list .whole") == []
-
-
-def test_after_a_restart_no_row_of_before_is_left(page, events):
-    send(page, event="before")
-    page.wait_for(lambda: page.names() == ["before"])
-    page.restart()
-    send(page, event="after")
-    page.wait_for(lambda: page.names() == ["after"])
-    assert page.find_element(By.ID, "state").text == "1 since the start"
-
-
-def test_who_clears_sees_what_comes_from_then_on(page):
-    assert f"curl '{page.base}/pixel/v1/track?writeKey=demo" in page.find_element(By.ID, "try").text
-    send(page, event="before")
-    page.wait_for(lambda: page.names() == ["before"])
-    page.find_element(By.ID, "clear").click()
-    assert page.find_element(By.ID, "empty").text.startswith("Cleared. What comes from now on appears here.")
-    send(page, event="after")
-    page.wait_for(lambda: page.names() == ["after"])
-
-
-def test_its_form_finds_the_pixels_below_a_mount_and_another_prefix(browser, serve, events):
-    inner = LiveView(PixelMiddleware(host_app, events.append, prefix="/px"), "/seen", live_token=TOKEN)
-
-    def mounted(environ, start_response):
-        assert environ["PATH_INFO"].startswith("/shop/")
-        return inner(environ | {"SCRIPT_NAME": "/shop", "PATH_INFO": environ["PATH_INFO"][5:]}, start_response)
-
-    base = f"http://127.0.0.1:{serve(mounted)}"
-    browser.get(f"{base}/shop/seen?token={TOKEN}")
-    url = f"{base}/shop/px/track?writeKey=demo&anonymousId=me&event=Hello&properties.total=12.5"
-    browser.find_element(By.CSS_SELECTOR, "#fire summary").click()
-    until(lambda: browser.find_element(By.ID, "url").text == url, "the prefix")
-    browser.find_element(By.ID, "send").click()
-    until(lambda: browser.find_element(By.ID, "answer").text == "200: OK", "the answer")
-    browser.find_element(By.ID, "label").send_keys("x")
-    assert browser.find_element(By.ID, "answer").text == ""
-    assert [event["event"] for event in events] == ["Hello"]
-
-
-def test_the_chart_says_what_it_shows(page):
-    send(page, event="a")
-    send(page)
-    page.wait_for(lambda: len(page.names()) == 2)
-    chart = page.find_element(By.ID, "chart")
-    said = "In the last minute 1 accepted, 1 rejected, 0 dropped, 0 failed; at most 4 a second"
-    assert (chart.get_attribute("aria-label"), page.find_element(By.ID, "most").text) == (said, "4")
-    titles = page.execute_script("return [...document.querySelectorAll('#chart title')].map(each => each.textContent)")
-    assert sum("1 accepted" in title for title in titles) == 1
-    (when,) = page.find_elements(By.CSS_SELECTOR, "#list li:first-child time")
-    assert when.get_attribute("title").endswith(when.get_attribute("datetime"))
-
-
-def test_events_come_by_themselves_and_can_be_filtered(page):
-    send(page, event="Signup", **{"properties.plan": "premium"})
-    send(page)
-    send(page, event="Login")
-    page.wait_for(lambda: page.names() == ["Login", "missing_event", "Signup"])
-    page.find_element(By.ID, "text").send_keys("PREMIUM")
-    assert page.names() == ["Signup"]
-    page.find_element(By.ID, "text").clear()
-    page.execute_script(
-        "document.getElementById('text').dispatchEvent(new Event('input'));"
-        "const type = document.getElementById('show'); type.value = 'rejected'; type.dispatchEvent(new Event('input'))"
-    )
-    assert page.names() == ["missing_event"]
-    assert "event is missing" in page.find_element(By.CSS_SELECTOR, "#list .why").text
-    assert page.find_elements(By.CSS_SELECTOR, "#chart rect.accepted")
-    assert page.find_elements(By.CSS_SELECTOR, "#chart rect.rejected")
-
-
-def test_a_pause_holds_the_page_and_loses_nothing(page):
-    page.find_element(By.ID, "pause").click()
-    send(page, event="Signup")
-    page.wait_for(lambda: page.polls and page.polls[-1].endswith("-1"))  # it has got the event, and asks for the next
-    assert page.names() == []
-    page.find_element(By.ID, "pause").click()
-    assert page.names() == ["Signup"]
-
-
-def test_the_form_builds_and_fires_a_pixel(page, events):
-    page.find_element(By.CSS_SELECTOR, "#fire summary").click()
-    label = page.find_element(By.ID, "label")
-    label.clear()
-    label.send_keys("A & B")
-    assert page.find_element(By.ID, "url").text == (
-        f"{page.base}/pixel/v1/track?writeKey=demo&anonymousId=me&event=A%20%26%20B&properties.total=12.5"
-    )
-    page.find_element(By.ID, "send").click()
-    page.wait_for(lambda: page.find_element(By.ID, "answer").text == "200: OK")
-    page.wait_for(lambda: page.names() == ["A & B"])
-    assert [(event["event"], event["properties"]) for event in events] == [("A & B", {"total": "12.5"})]
-
-
-@pytest.mark.parametrize("width", [320, 1200])
-def test_nothing_is_wider_than_the_screen(page, width):
-    page.set_window_size(width, 800)
-    send(page, event="x" * 300, anonymousId="y" * 300)
-    page.wait_for(lambda: page.names())
-    page.find_element(By.CSS_SELECTOR, "#list button").click()
-    assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")

@@ -22,8 +22,9 @@ from processes import PATIENCE_S, until
 from pixel_middleware import Rejected, RetryLater
 from pixel_middleware.commands import cli, terminal
 from pixel_middleware.destinations import Destination
+from pixel_middleware.events import Refusal
 from pixel_middleware.sinks import EventLog, positions, schema
-from pixel_middleware.watch.live import SECRET
+from pixel_middleware.watch.feed import SECRET
 
 COMMAND = [sys.executable, "-m", "pixel_middleware", "log"]
 REFUSED = "HTTP 400: no such luck"
@@ -247,6 +248,44 @@ def test_a_duration_is_shown_in_a_unit_that_people_read(seconds, shown):
 )
 def test_a_size_is_shown_in_a_unit_that_people_read(count, shown):
     assert terminal.size(count) == shown
+
+
+# refused
+
+
+@pytest.fixture
+def refusing(path):
+    """A log that has kept one refusal of each kind."""
+    kept = [
+        Refusal(
+            *(1767323045.678, "rejected", "missing_event", "event is missing; add event=...", "/pixel/v1/track"),
+            *("writeKey=k&x=" + "y" * 5000, "Mozilla/5.0", "192.0.2.0"),
+        ),
+        Refusal(1767323046.0, "failed", "sink_failed", "", "/pixel/v1/page", "a=\x1b[2J", "", "", "OSError: full"),
+        Refusal(1767323047.0, "dropped", cause="honor_gpc"),
+    ]
+    with closing(EventLog(path)) as log:
+        for refusal in kept:
+            log.refused(refusal)
+    return path
+
+
+def test_refused_lists_a_request_a_line_with_its_whole_query(refusing):
+    query = "writeKey=k&x=" + "y" * 5000
+    lines = [
+        f"2026-01-02T03:04:05.678Z  rejected  missing_event  /pixel/v1/track?{query}  "
+        "event is missing; add event=...  from 192.0.2.0",
+        "2026-01-02T03:04:06.000Z  failed    sink_failed  /pixel/v1/page?a=?[2J  OSError: full",
+        "2026-01-02T03:04:07.000Z  dropped   honor_gpc",
+    ]
+    assert invoke(refusing, "refused").output.splitlines() == lines
+    assert invoke(refusing, "refused", "-n", "1").output.splitlines() == lines[2:]
+
+
+def test_refused_has_the_rest_as_json(refusing):
+    first, second, third = map(json.loads, invoke(refusing, "refused", "--json").output.splitlines())
+    assert (first["user_agent"], first["at"]) == ("Mozilla/5.0", "2026-01-02T03:04:05.678Z")
+    assert (second["query"], third["kind"]) == ("a=\x1b[2J", "dropped")
 
 
 # send

@@ -94,6 +94,31 @@ def test_maps_page(query, expected):
     assert mapped(query) == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("https://a.example/b%20c/d;e?f=/g#/h", "/b%20c/d;e"),
+        ("HTTP://u@a.example:8443//b", "//b"),
+        ("https://a.example?b=/c", "/"),
+        ("https://a.example", "/"),
+    ],
+)
+def test_a_path_is_the_urls_where_the_path_says_so(url, path):
+    page = {"url": url, "path": path}
+    query = f"context.page.path=context.page.url&context.page.url={quote(url, safe='')}"
+    assert mapped(query) == {"context": {"page": page}}
+    assert mapped(query + "&event=e", "track")["context"] == {"page": page}
+
+
+@pytest.mark.parametrize("url", ["", "&context.page.url=", "&context.page.url=/a", "&context.page.url.a=https://b/c"])
+def test_no_path_is_made_of_what_is_no_url(url):
+    assert "path" not in mapped(f"context.page.path=context.page.url{url}")["context"]["page"]
+
+
+def test_a_client_that_sent_no_path_has_none():
+    assert mapped("context.page.url=https://a.example/b") == {"context": {"page": {"url": "https://a.example/b"}}}
+
+
 def test_track_keeps_an_empty_name():
     assert mapped("event=e&name=", "track") == {"event": "e", "name": ""}
 

@@ -1,12 +1,14 @@
 """The package as a whole: its exported names and the direction of its imports."""
 
 import ast
+import re
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pixel_middleware
 
+ROOT = Path(__file__).parents[1]
 PACKAGE = Path(pixel_middleware.__file__).parent
 ROOMS = [
     {"errors", "events", "settings", "texts"},
@@ -49,6 +51,12 @@ def test_imports_run_only_downwards():
     uses = {name: set(imports_of(path)) for name, path in MODULES.items()}
     assert [(one, used) for one in uses for used in uses[one] if rank[room_of[used]] > rank[room_of[one]]] == []
     TopologicalSorter(uses).prepare()  # raises CycleError where there is a circle
+
+
+def test_the_picture_of_the_house_has_every_room():
+    (picture,) = re.findall(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
+    rooms = {f"{path.name}/" if path.is_dir() else path.name for path in PACKAGE.iterdir()}
+    assert set(re.findall(r"\w+(?:/|\.py\b)", picture)) == rooms - {"__init__.py", "__pycache__/", "py.typed"}
 
 
 def test_exports_exactly_these_names():

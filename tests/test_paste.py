@@ -11,7 +11,8 @@ from paste.deploy import loadapp
 from processes import until
 
 from pixel_middleware import ConfigurationError
-from pixel_middleware.frameworks.paste import filter_app_factory
+from pixel_middleware.frameworks.paste import filter_app_factory, live_filter_factory
+from pixel_middleware.sinks import EventLog
 
 events = []
 """What the ini files below hand events to."""
@@ -143,3 +144,61 @@ SINK = {"sink": f"{HERE}:collect"}
 def test_a_wrong_option_names_itself_and_what_is_right(given, error):
     with pytest.raises(ConfigurationError, match=error):
         filter_app_factory(demo_app({}), {}, **given)
+
+
+WATCHED = f"""
+[filter:live]
+use = egg:pixel-middleware#live
+log = %(here)s/events.db
+path = /seen
+size = 2
+allow = 192.0.2.0/24, 2001:db8::1
+
+[filter:pixels]
+use = egg:pixel-middleware
+output = %(here)s/events.db
+prefix = /px
+filter-with = live
+
+[app:main]
+paste.app_factory = {HERE}:demo_app
+filter-with = pixels
+"""
+
+
+def test_an_ini_file_shows_the_live_view_of_a_log(tmp_path):
+    (tmp_path / "app.ini").write_text(WATCHED)
+    client = webtest.TestApp(loadapp(f"config:{tmp_path}/app.ini"), lint=True)
+    assert (client.get("/").body, client.get("/px/track?writeKey=k&anonymousId=a&event=e").body) == (b"host", b"OK")
+    client.get("/px/track?writeKey=k&anonymousId=a", status=400)
+    client.get("/seen/feed", status=403)
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        token = log.secret("live_token")
+
+    def outcomes():
+        answer = client.get("/seen/feed", headers={"Authorization": f"Bearer {token}"}).json
+        assert (answer["prefix"], answer["size"]) == ("/px", 2)
+        return sorted(entry["outcome"] for entry in answer["entries"])
+
+    until(lambda: outcomes() == ["accepted", "rejected"], "both")
+    for address in ("192.0.2.7", "2001:db8::1"):
+        client.get("/seen", extra_environ={"REMOTE_ADDR": address})
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({}, "set log to the file of the event log"),
+        ({"log": "events.db", "size": "many"}, "size must be a whole number, got 'many'"),
+        (
+            {"log": "events.db", "pth": "/"},
+            "unknown option 'pth'; the live view takes log, path, size, allow and",
+        ),
+        ({"log": "events.db", "path": "live"}, "path must be a path like"),
+        ({"log": "events.db", "allow": "everybody"}, "allow must be networks like"),
+    ],
+)
+def test_a_wrong_option_of_the_live_view_names_itself(given, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=error):
+        live_filter_factory(demo_app({}), {}, **given)

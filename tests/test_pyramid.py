@@ -3,12 +3,14 @@
 import pytest
 import webtest
 from conftest import host_app
+from processes import until
 from pyramid.config import Configurator
 from pyramid.exceptions import ConfigurationConflictError, ConfigurationExecutionError
 from pyramid.response import Response
 from pyramid.router import Router
 
 from pixel_middleware import ConfigurationError, PixelMiddleware, pixel_url
+from pixel_middleware.frameworks.paste import live_filter_factory
 from pixel_middleware.sinks import EventLog
 
 TRACK = "/pixel/v1/track?writeKey=k&anonymousId=a&event=e"
@@ -129,3 +131,16 @@ def test_two_calls_are_a_conflict(make_config):
         config.add_pixels(sink)
     with pytest.raises(ConfigurationConflictError):
         config.make_wsgi_app()
+
+
+def test_the_live_view_around_it_sees_what_its_tween_answers(make_config, tmp_path):
+    app = make_config(output=str(tmp_path / "events.db")).make_wsgi_app()
+    watched = webtest.TestApp(live_filter_factory(app, {}, log=str(tmp_path / "events.db")), lint=True)
+    watched.get(TRACK)
+    watched.get(TRACK.replace("event=e", ""), status=400)
+    token = {"Authorization": f"Bearer {watched.app.live_token}"}
+
+    def outcomes():
+        return sorted(entry["outcome"] for entry in watched.get("/pixel/live/feed", headers=token).json["entries"])
+
+    until(lambda: outcomes() == ["accepted", "rejected"], "both")

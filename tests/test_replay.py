@@ -18,8 +18,10 @@ from pixel_middleware import PixelMiddleware, pixel_url
 from pixel_middleware.commands import cli
 from pixel_middleware.events import Visit, make_event, timestamp
 from pixel_middleware.processors import verify_signature
-from pixel_middleware.replay import LONGEST_LINE, Known, Replay, opened, parse
+from pixel_middleware.replay import LONGEST_LINE, Replay, opened
 from pixel_middleware.sinks import EventLog, JSONLines
+from pixel_middleware.sinks.known import Known
+from pixel_middleware.wire.access_log import parse
 
 PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a&event=Order%20Completed&properties.total=12.5"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64)"
@@ -297,6 +299,22 @@ def test_equal_lines_are_events_of_their_own_and_the_same_again_the_next_time():
     known = Known(first[:1])
     assert replayed(combined(), combined(), known=known)[1] == {"known already": 1, "stored": 1}
     known.close()
+
+
+def test_what_is_forgotten_is_known_no_more():
+    """Who follows a log for years must not keep all of it."""
+    moments = [f"{day}/Oct/2026:13:55:36 +0200" for day in (10, 11)]
+    with closing(Known([live_order(receivedAt="2026-10-10T11:55:35.900Z", properties={"total": "12.5"})])) as known:
+        replay = Replay(known=known)
+        lines = [combined(time=moment) for moment in moments]
+        first = list(replay.events(lines))
+        known.forget_before(datetime(2026, 10, 11, tzinfo=UTC).timestamp())
+        again = list(replay.events(lines))
+    assert [[event["receivedAt"][:10] for event in events] for events in (first, again)] == [
+        ["2026-10-11"],
+        ["2026-10-10", "2026-10-11"],
+    ]
+    assert again[1]["messageId"] != first[0]["messageId"]
 
 
 def test_a_hit_is_what_the_line_says():

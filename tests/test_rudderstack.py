@@ -3,6 +3,7 @@
 import builtins
 import json
 import socket
+import sys
 import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -42,6 +43,24 @@ def test_an_event_arrives_as_it_was_but_for_its_write_key_its_sent_at_and_its_re
     assert write_key == "kéy"
     assert {**arrived, "sentAt": event["sentAt"], "writeKey": "kéy", "request_ip": "192.0.2.1"} == event
     assert (arrived["request_ip"], arrived["context"]["ip"]) == ("", "192.0.2.1")
+
+
+FIRST_DELIVERY = """
+import sys
+from pixel_middleware.destinations import RudderStack
+from pixel_middleware.events import Visit, make_event
+
+destination = RudderStack(sys.argv[1])
+event = make_event("track", {"writeKey": "k", "anonymousId": "a", "event": "e"}, Visit())
+before = set(sys.modules)
+destination.send([event])
+print(*sorted(sys.modules.keys() - before))
+"""
+
+
+def test_a_first_delivery_imports_nothing_that_another_thread_may_be_importing(plane, run):
+    done = run([sys.executable, "-c", FIRST_DELIVERY, plane.url])
+    assert (done.returncode, done.stdout.split(), len(plane.requests)) == (0, [], 1)
 
 
 def test_each_write_key_has_a_request_of_its_own(plane, make_event):

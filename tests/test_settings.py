@@ -2,7 +2,6 @@
 
 import re
 from contextlib import closing
-from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -11,15 +10,6 @@ from pixel_middleware import ConfigurationError, PixelMiddleware, asgi, settings
 from pixel_middleware.destinations import Kafka, Webhook, from_table, from_url
 from pixel_middleware.frameworks.options import sink_and_options
 from pixel_middleware.processors import anonymize_ip, honor_gpc
-
-ROOT = Path(__file__).parents[1]
-
-
-def test_the_readme_lists_the_options_of_the_table():
-    readme = (ROOT / "README.md").read_text("utf-8")
-    listed = re.search(r"PixelMiddleware\(\n    app,\n    sink,\n(.*?)\n\)", readme, re.DOTALL)[1].splitlines()
-    lines = [f"    {row.name}={row.default!r},  # {row.help}".replace("'", '"') for row in settings.SETTINGS]
-    assert sorted(line.replace("'", '"') for line in listed) == sorted(lines)
 
 
 def test_the_table_and_the_typed_signature_agree():

@@ -2,17 +2,19 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
 from pixel_middleware.commands.terminal import log_at
+from pixel_middleware.runtime.growing_file import GrowingFile
 
 POLL_S = 0.3
 PAGE = 1000  # events in memory at once
 BLOCK = 65536  # bytes
+LONGEST = 1 << 24  # bytes of an event
 
 Events = Iterator[str | bytes | int | None]
 """Events as JSON, the oldest first; a number for so many that are left out; `None` when there is no more for now."""
@@ -21,7 +23,7 @@ Events = Iterator[str | bytes | int | None]
 def follow(path: Path, count: int, most: int | None = None) -> Events:
     """The last `count` events of an event log, or of JSON Lines if the name ends so, and all that come.
 
-    Between two `None`, at most about `most` are told, and the others counted alone: what reads may be slower than what
+    Between two `None`, at most `most` are told, and the others counted alone: what reads may be slower than what
     writes. Raises `click.ClickException` if the file is none of both.
     """
     return _of_lines(path, count, most) if path.suffix == ".jsonl" else _of_log(path, count, most)
@@ -50,46 +52,28 @@ def _of_log(path: Path, count: int, most: int | None) -> Events:
 
 
 def _of_lines(path: Path, count: int, most: int | None) -> Events:
-    lines = _opened(path)
     try:
-        _seek_to_last(lines, count)
-        rest = b""
-        told = left_out = 0
-        while True:
-            block = lines.read(BLOCK)
-            *whole, rest = (rest + block).split(b"\n")
-            if most is None or told < most:
-                told += len(whole)
-                yield from whole
-            else:
-                left_out += len(whole)
-            if block:
-                continue
-            if left_out:
-                yield left_out
-            told = left_out = 0
-            yield None
-            with suppress(FileNotFoundError):  # while it is rotated
-                now = os.stat(path)
-                if not os.path.samestat(now, os.fstat(lines.fileno())):
-                    lines.close()
-                    lines, rest = _opened(path), b""
-                elif now.st_size < lines.tell():
-                    lines.seek(0)
-                    rest = b""
-    finally:
-        lines.close()
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
+        with path.open("rb") as lines:
+            start = _start_of_last(lines, count)
+        file = GrowingFile(path, LONGEST, start)
     except OSError as error:
         raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
+    with closing(file):
+        told = left_out = 0
+        for block in file.blocks():
+            most_of_block = len(block) if most is None else max(0, most - told)
+            yield from block[:most_of_block]
+            told += len(block)
+            left_out += max(0, len(block) - most_of_block)
+            if not block:
+                if left_out:
+                    yield left_out
+                told = left_out = 0
+                yield None
 
 
-def _seek_to_last(lines: BinaryIO, count: int) -> None:
-    """Go to the beginning of the last `count` lines."""
+def _start_of_last(lines: BinaryIO, count: int) -> int:
+    """Where the last `count` lines begin."""
     position = lines.seek(0, os.SEEK_END)
     while position > 0:
         start = max(0, position - BLOCK)
@@ -99,7 +83,6 @@ def _seek_to_last(lines: BinaryIO, count: int) -> None:
         while (end := block.rfind(b"\n", 0, end)) >= 0:
             count -= 1
             if count < 0:
-                lines.seek(start + end + 1)
-                return
+                return start + end + 1
         position = start
-    lines.seek(0)
+    return 0

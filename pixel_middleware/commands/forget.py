@@ -18,15 +18,15 @@ BLOCK = 1 << 20  # bytes
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--anonymous-id", help="Of the person.")
-@click.option("--user-id", help="Of the person.")
-@click.option("--dry-run", is_flag=True, help="Delete nothing; say what would be.")
-@click.option("--json", "as_object", is_flag=True, help="One JSON object.")
+@click.option("--anonymous-id", help="The person's anonymousId.")
+@click.option("--user-id", help="The person's userId.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing; say what would be deleted.")
+@click.option("--json", "as_object", is_flag=True, help="Print one JSON object.")
 def forget(path: Path, anonymous_id: str | None, user_id: str | None, dry_run: bool, as_object: bool) -> None:
     """Delete a person's events from FILE, an event log or JSON Lines (.jsonl).
 
-    Of a log also what waits for delivery, and refused requests with the id. Asks nothing. A collector may go on
-    meanwhile. What destinations have had is not ours to take back: the command says how much that is.
+    This also deletes what waits for delivery, and refused requests with the id. There is no question before it. A
+    collector may go on meanwhile. Destinations keep what they have had: the command says how many events that is.
     """
     if (anonymous_id is None) == (user_id is None) or "" in (anonymous_id, user_id):
         raise click.UsageError("give --anonymous-id or --user-id")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from pixel_middleware.commands.terminal import (
     say_older,
 )
 from pixel_middleware.destinations import Destination
-from pixel_middleware.sinks import EventLog, interventions, positions, soundness
+from pixel_middleware.events import timestamp
+from pixel_middleware.sinks import EventLog, interventions, positions, refusals, soundness
 from pixel_middleware.sinks.kept_secrets import secret
 from pixel_middleware.sinks.stats import stats
 from pixel_middleware.sinks.store import Store
-from pixel_middleware.watch.live import SECRET
+from pixel_middleware.watch.feed import SECRET
 from pixel_middleware.wire.printable import printable
 
 PAGE = 1000  # dead letters in memory at once
@@ -42,7 +44,7 @@ class LogCommands(click.Group):
 
 @click.group(cls=LogCommands, invoke_without_command=True)
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--max-bytes", type=click.IntRange(1), help="What your EventLog has, if that is not the default of 1 GiB."
 )
@@ -62,7 +64,7 @@ def log(context: click.Context, path: Path, as_json: bool, max_bytes: int | None
 
 @log.command()
 @click.argument("destinations", metavar="NAME=URL", callback=destinations_of)
-@click.option("--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop after so many seconds.")
+@click.option("--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop after this many seconds.")
 @click.pass_obj
 def send(path: Path, destinations: dict[str, Destination], timeout_s: float) -> None:
     """Send a destination what it lacks, now.
@@ -81,8 +83,8 @@ def send(path: Path, destinations: dict[str, Destination], timeout_s: float) -> 
 
 
 @log.command()
-@click.option("--destination", help="Of this one alone.")
-@click.option("--json", "as_json", is_flag=True, help="All of them, one JSON object a line.")
+@click.option("--destination", help="Only of this destination.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of them, one JSON object a line.")
 @click.pass_obj
 def dead(path: Path, destination: str | None, as_json: bool) -> None:
     """List the events that were refused, and why."""
@@ -120,9 +122,9 @@ def _chosen(store: Store, destination: str | None) -> list[str]:
 
 
 WHICH = (
-    click.option("--destination", help="Of this one alone."),
-    click.option("--lane", help="Of this lane alone."),
-    click.option("--id", "id_", type=int, help="This event alone; `dead` shows ids."),
+    click.option("--destination", help="Only of this destination."),
+    click.option("--lane", help="Only of this lane."),
+    click.option("--id", "id_", type=int, help="Only this event; `dead` shows ids."),
 )
 
 
@@ -146,7 +148,7 @@ def retry(path: Path, destination: str | None, lane: str | None, id_: int | None
 
 @log.command()
 @which
-@click.option("--held", is_flag=True, help="Also those that are still tried.")
+@click.option("--held", is_flag=True, help="Also held events, which are tried again.")
 @click.pass_obj
 def discard(path: Path, destination: str | None, lane: str | None, id_: int | None, held: bool) -> None:
     """Forget dead letters.
@@ -210,6 +212,28 @@ def check(path: Path) -> None:
     if faults:
         raise click.exceptions.Exit(1)
     click.echo(f"{path} is sound: version {version}, {events(count)}")
+
+
+@log.command()
+@click.option("-n", "count", default=100, show_default=True, type=click.IntRange(1), help="So many, the newest.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with what the line leaves out.")
+@click.pass_obj
+def refused(path: Path, count: int, as_json: bool) -> None:
+    """List the newest requests that were refused, failed or dropped.
+
+    The oldest of them first, a line each with the whole query. The log keeps 1,000, if your app hands them over
+    (refused=log.refused), or shows the log in a live view.
+    """
+    with log_at(path) as store:
+        for each in refusals.newest(store, count):
+            at = timestamp(datetime.fromtimestamp(each.at, UTC))
+            if as_json:
+                click.echo(json.dumps(each._asdict() | {"at": at}))
+                continue
+            asked = f"{each.path}?{each.query}" if each.query else each.path
+            cells = [at, f"{each.kind:8}", each.reason, asked, each.cause, each.message, f"from {each.network}"]
+            told = [cell for cell in cells if cell.removeprefix("from ")]
+            click.echo(printable("  ".join(told)))
 
 
 @log.command()

@@ -31,13 +31,13 @@ class Age(click.ParamType[str]):
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--older-than", "before", required=True, type=Age(), help="Like 12h, 90d or 6w.")
-@click.option("--undelivered", is_flag=True, help="Also what a destination has not had.")
+@click.option("--older-than", "before", required=True, type=Age(), help="Age, like 12h, 90d or 6w.")
+@click.option("--undelivered", is_flag=True, help="Also delete what a destination has not had.")
 def prune(path: Path, before: str, undelivered: bool) -> None:
     """Delete old events, and old refused requests, from the log FILE.
 
-    What a destination has not had is left. The file does not shrink: what is free is used again. To have it done all
-    the time, give your EventLog keep_days.
+    Events that a destination has not had are kept. The file does not shrink: free pages are used again. To delete old
+    events all the time, give your EventLog keep_days.
     """
     with log_at(path) as store:
         deleted, lacking = prune_log(store, before, undelivered=undelivered)

@@ -1,7 +1,10 @@
 """`pixel-middleware replay`: events recovered from access logs."""
 
+import signal
 import sys
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,18 +16,32 @@ from pixel_middleware import settings
 from pixel_middleware.commands.sending import send_all
 from pixel_middleware.commands.terminal import EXISTING, FORWARD_TO, OUTPUT, Moment, bad_parameters, opened_sink
 from pixel_middleware.destinations import Destination
-from pixel_middleware.errors import ConfigurationError
-from pixel_middleware.replay import Known, Replay, opened, size_of, stored_events
+from pixel_middleware.errors import ConfigurationError, StorageError
+from pixel_middleware.events import Event
+from pixel_middleware.replay import LONGEST_LINE, Replay, opened, size_of
+from pixel_middleware.runtime.growing_file import GrowingFile
 from pixel_middleware.sinks import EventLog, JSONLines
+from pixel_middleware.sinks.known import Known, Stored
 
 BATCH = 2000  # events a commit
+POLL_S = 0.3
+TRY_AGAIN_S = 1.0
+SAY_EVERY_S = 60.0
+FORGET_AFTER = 1_000_000  # lines that were followed: what is known of them takes some 40 MB
+REMEMBER_S = 86400.0
 
 
 @click.command()
 @click.argument("logs", nargs=-1, required=True, type=EXISTING)
 @OUTPUT
 @FORWARD_TO
-@click.option("--status", "statuses", multiple=True, type=int, help="Take these only.  [default: 200]")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=int,
+    help="Replay only requests with this status; repeatable.  [default: 200]",
+)
 @click.option("--since", type=Moment(), help="Only requests of this moment or later, like 2026-01-31T13:00.")
 @click.option("--until", type=Moment(), help="Only requests before this moment.")
 @click.option("--prefix", default="/pixel/v1", show_default=True, help="Where the pixels were.")
@@ -35,9 +52,12 @@ BATCH = 2000  # events a commit
     metavar="NAME=TEXT",
     help="An option of the collector's PixelMiddleware, as in an ini file: write_keys, processors, and others.",
 )
+@click.option(
+    "--follow", is_flag=True, help="Go on with what comes to the last of LOGS, across rotations, until Ctrl-C."
+)
 @click.option("--dry-run", is_flag=True, help="Store nothing; say what would become of the lines.")
 @click.option(
-    "--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop to forward after so many seconds."
+    "--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop forwarding after this many seconds."
 )
 def replay(
     logs: tuple[Path, ...],
@@ -48,35 +68,44 @@ def replay(
     until: str | None,
     prefix: str,
     texts: tuple[str, ...],
+    follow: bool,
     dry_run: bool,
     timeout_s: float,
 ) -> None:
     """Recover events from access logs.
 
-    What the output holds already is left out, also events that were collected live: as many as there are lines that
-    say the same within two seconds. LOGS are nginx's or Apache's, gzipped or not, the oldest first. With --forward-to,
-    exit 1 if something is left to be sent.
+    Events that the output holds already are left out, also those that were collected live: each stands for one line
+    that says the same within two seconds. LOGS are nginx's or Apache's, gzipped or not, the oldest first. With
+    --forward-to, exit 1 if something is left to be sent.
     """
     if not (since or until or statuses):
         click.echo("Neither --since, --until nor --status bounds what is replayed: all of the logs is.", err=True)
     sys.path.insert(0, "")  # for processors of your own
     sink = None if dry_run and not output.exists() else opened_sink(output, {} if dry_run else destinations)
     before = sink.stats() if isinstance(sink, EventLog) and destinations and not dry_run else None
-    with bad_parameters(), closing(Known(stored_events(sink) if sink else ())) as known:
+    with bad_parameters(), closing(Known()) as known:
         options = settings.read(dict(text.partition("=")[::2] for text in texts), settings.SETTINGS)
         if wrong := {"prefix", "response", "trusted_proxies", "amp", "refused"} & options.keys():
             raise ConfigurationError("option", f"replay sets {', '.join(sorted(wrong))} itself")
         replaying = Replay(prefix, statuses or (200,), known, since=since, until=until, **options)
+        stored = None if sink is None else Stored(output, sink if isinstance(sink, EventLog) else None)
         try:
+            if stored is not None:
+                known.learn(stored.new())
+            target = None if dry_run else sink
             with tqdm(total=size_of(logs), unit="B", unit_scale=True, disable=None) as bar:
-                for path in logs:
-                    _replay_one(path, replaying, None if dry_run else sink, bar)
+                for path in logs[:-1] if follow else logs:
+                    _replay_one(path, replaying, target, bar)
+            if follow:
+                _follow(logs[-1], replaying, known, stored, target)
         finally:
+            if stored is not None:
+                stored.close()
             if sink is not None:
                 sink.close()
     for outcome, count in replaying.counts.most_common():
         click.echo(f"{count:>9,}  {'would be stored' if dry_run and outcome == 'stored' else outcome}")
-    if isinstance(sink, EventLog) and before is not None:
+    if isinstance(sink, EventLog) and before is not None and not follow:
         send_all(output, sink, destinations, before, timeout_s)
 
 
@@ -90,3 +119,58 @@ def _replay_one(path: Path, replaying: Replay, sink: JSONLines | EventLog | None
             bar.update(raw.tell() - read)
             read = raw.tell()
         bar.update(path.stat().st_size - read)
+
+
+def _follow(
+    path: Path, replaying: Replay, known: Known, stored: Stored | None, sink: JSONLines | EventLog | None
+) -> None:
+    """Replay a log and what comes to it, until SIGINT or SIGTERM. Raises `StorageError` if the disk is full then."""
+    if isinstance(sink, EventLog):
+        sink.start()
+    followed = 0
+    with _signalled() as is_over, closing(GrowingFile(path, LONGEST_LINE)) as file:
+        click.echo(f"{path} is followed; Ctrl-C ends it.", err=True)
+        for lines in file.blocks():
+            if stored is not None:
+                known.learn(stored.new())  # what is collected live is stored before its line is written
+            events = list(replaying.events(lines))
+            if sink is not None and events:
+                _put(events, sink, is_over)
+            if is_over():
+                break
+            followed += len(lines)
+            if not lines:
+                time.sleep(POLL_S)
+            if followed > FORGET_AFTER:
+                known.forget_before(time.time() - REMEMBER_S)
+                followed = 0
+
+
+def _put(events: list[Event], sink: JSONLines | EventLog, is_over: Callable[[], bool]) -> None:
+    """Store the events, however long that takes."""
+    said_at = -SAY_EVERY_S
+    while True:
+        try:
+            return sink.put_many(events)
+        except StorageError as error:
+            if is_over():
+                raise
+            if time.monotonic() - said_at >= SAY_EVERY_S:
+                said_at = time.monotonic()
+                click.echo(f"{error}; it is tried again", err=True)
+            time.sleep(TRY_AGAIN_S)
+
+
+@contextmanager
+def _signalled() -> Iterator[Callable[[], bool]]:
+    """Tells whether SIGINT or SIGTERM came, which end nothing meanwhile."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

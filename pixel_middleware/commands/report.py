@@ -41,8 +41,8 @@ class Table(NamedTuple):
 )
 @click.option("--since", type=Moment(), help="Only what was received at this moment or later, like 2026-01-31.")
 @click.option("--until", type=Moment(), help="Only what was received before this moment.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--csv", "as_csv", is_flag=True, help="CSV.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page for browsers.")
 def report(
     path: Path, by: str, since: str | None, until: str | None, as_json: bool, as_csv: bool, page: Path | None

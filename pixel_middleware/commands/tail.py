@@ -16,9 +16,9 @@ from pixel_middleware.wire.printable import printable
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "-n", "count", default=10, show_default=True, type=click.IntRange(0), help="Show so many older ones first."
+    "-n", "count", default=10, show_default=True, type=click.IntRange(0), help="Show this many older events first."
 )
-@click.option("--follow/--no-follow", "goes_on", default=True, help="Wait for what comes, until Ctrl-C.")
+@click.option("--follow/--no-follow", "goes_on", default=True, help="Wait for new events, until Ctrl-C.")
 def tail(path: Path, count: int, goes_on: bool) -> None:
     """Print events as they come.
 

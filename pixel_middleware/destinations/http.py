@@ -1,5 +1,6 @@
 """What the destinations that speak HTTP share: one deadline for a request, and bodies that may be refused."""
 
+import codecs
 import http.client
 import io
 import os
@@ -35,6 +36,9 @@ class Peer:
             raise ConfigurationError.must_be("timeout_s", "a positive number of seconds", timeout_s)
         with needed_by(who, "urllib3", extra=extra):
             import urllib3
+        # Looked up here and not by the courier: if another thread imports it at the same moment, as a booting gevent
+        # worker may, Python can meet a half-imported codec, and then calls it unknown for as long as the process lives.
+        codecs.lookup("idna")
         self._urllib3 = urllib3
         self._url = url
         self._target = parts._replace(scheme="", netloc="", path=parts.path or "/", fragment="").geturl()

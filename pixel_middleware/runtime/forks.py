@@ -1,4 +1,4 @@
-"""What must not be carried over a fork is put away before it, and made anew behind it.
+"""Closes files and locks before a fork, because they break in the child, and opens them again on both sides.
 
 SQLite, `flock` and locks all break in a forked child (measured: hundreds of acknowledged events lost, or a deadlock).
 Python's own hooks cover `os.fork()`. A fork in C, as uWSGI makes it, runs none of them: there the C library's hook puts

@@ -211,6 +211,11 @@ class EventLog:
         """A secret that the file keeps under this name; see `kept_secrets.secret`. Raises `StorageError`."""
         return offload(lambda: kept_secrets.secret(self._store, name))
 
+    @property
+    def file(self) -> Store:
+        """The file, for who looks into it beside the log."""
+        return self._store
+
     def message_ids(self) -> set[str]:
         """The messageIds of all events in the file."""
         return {message_id for (message_id,) in self._store.read("SELECT message_id FROM events")}

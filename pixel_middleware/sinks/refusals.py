@@ -15,10 +15,9 @@ KEPT = 1000  # rows, each with a whole query
 MOST_A_SECOND = 100
 WRITE_EVERY_S = 1.0
 
-_INSERT = (
-    "INSERT INTO refusals (at, kind, reason, message, path, query, user_agent, network, cause) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_COLUMNS = ", ".join(Refusal._fields)
+
+_INSERT = f"INSERT INTO refusals ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Refusals:
@@ -53,3 +52,15 @@ class Refusals:
             except StorageError as error:  # the events come first: these are lost
                 _log.warning("%d refused requests could not be kept: %s", len(collected), error)
         return WRITE_EVERY_S
+
+
+def newest(store: Store, limit: int) -> list[Refusal]:
+    """So many of the newest, the oldest of them first. Raises `StorageError`."""
+    rows = store.read(f"SELECT {_COLUMNS} FROM refusals ORDER BY id DESC LIMIT ?", limit)
+    return [Refusal(*row) for row in reversed(rows)]
+
+
+def after(store: Store, id_: int, limit: int) -> list[tuple[int, Refusal]]:
+    """The next after this id, each with its own. Raises `StorageError`."""
+    rows = store.read(f"SELECT id, {_COLUMNS} FROM refusals WHERE id > ? ORDER BY id LIMIT ?", id_, limit)
+    return [(row[0], Refusal(*row[1:])) for row in rows]

@@ -148,6 +148,16 @@ _STEPS = (
         FROM events WHERE {CAMPAIGN} IS NOT NULL GROUP BY 1
         """,
     ),
+    (
+        """
+        CREATE TABLE feed (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            generation TEXT NOT NULL,  -- random, and another one after each reset of the live view's feed
+            event INTEGER NOT NULL,  -- the ids of the newest event and refusal then
+            refusal INTEGER NOT NULL
+        )
+        """,
+    ),
 )
 """What each version added to the one before. A new file takes all steps, an older one those that it lacks."""
 

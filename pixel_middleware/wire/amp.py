@@ -12,6 +12,8 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+from pixel_middleware.wire.mapping import PATH_OF_URL
+
 # Names in capitals are AMP's macros; `${...}` are variables that the page sets, and AMP's own request counter. AMP
 # expands a macro once, and encodes what it stands for. It expands a variable twice: a page called `RANDOM` would get a
 # number for its title, and `News(#1)` would go out with its parentheses as they are, and cut the URL at `#`.
@@ -35,9 +37,10 @@ _CONTEXT = {
     "context.userAgent": "USER_AGENT",
     "context.screen.width": "SCREEN_WIDTH",
     "context.screen.height": "SCREEN_HEIGHT",
-    # The mapping copies these to a page's `properties`. If they stood here twice, a title that is not ASCII would make
-    # the request line of an ordinary article longer than gunicorn takes.
-    "context.page.path": "CANONICAL_PATH",
+    # The mapping takes the path out of the URL, and a page's `properties` have copies of all four. AMP encodes an
+    # address that is encoded already: if it stood here twice, a title that is not ASCII would make the request line of
+    # an ordinary article longer than gunicorn takes.
+    "context.page.path": PATH_OF_URL,
     "context.page.url": "CANONICAL_URL",
     "context.page.referrer": "DOCUMENT_REFERRER",
     "context.page.title": "TITLE",

@@ -6,6 +6,7 @@
 Pure functions of their arguments, safe from any thread.
 """
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -30,6 +31,10 @@ IGNORED = frozenset({"type", "receivedAt", "request_ip", "integrations"})
 BLANK_IS_ABSENT = ("messageId", "channel", "originalTimestamp", "sentAt")
 """What the server fills in, so that a blank one (AMP sends `messageId=`) is as good as none."""
 
+PATH_OF_URL = "context.page.url"
+"""As `context.page.path`: the path of the URL that this names, which need not be sent twice. No path is spelt so."""
+
+_PATH = re.compile(r"[a-z]+://[^/?#]*([^?#]*)", re.IGNORECASE)
 
 _MOST_NAMES = 32
 _MOST_CHARACTERS = 2048  # of all names that the cache of shapes remembers together: 256 times that is its memory
@@ -71,6 +76,13 @@ def map_query(
     for name in BLANK_IS_ABSENT:
         if name in sent and is_blank(sent[name]):
             del sent[name]
+    page = sent.get("context", {}).get("page")
+    if page.__class__ is dict and page.get("path") == PATH_OF_URL:
+        found = _PATH.match(str(page.get("url")))
+        if found:
+            page["path"] = found[1] or "/"
+        else:
+            del page["path"]
     return sent
 
 
