@@ -336,7 +336,14 @@ SERVE_SETTINGS: tuple[Setting, ...] = (
     Setting("host", "127.0.0.1", "a name or an address", _named, texts.plain, "what `serve` listens on"),
     Setting("port", 8080, _NUMBER, _number_from(0, 65535), texts.whole_number, "the port of `serve`; 0: any free one"),
     Setting("workers", 1, _NUMBER, _number_from(1, 256), texts.whole_number, "processes of `serve`"),
-    Setting("threads", 16, _NUMBER, _number_from(1, 512), texts.whole_number, "threads of each process of `serve`"),
+    Setting(
+        "threads",
+        32,
+        _NUMBER,
+        _number_from(1, 512),
+        texts.whole_number,
+        "threads of each process of `serve`; those that wait for the disk share a flush",
+    ),
     Setting("quiet", False, _SWITCH, _flag, texts.switch, "whether `serve` prints no events"),
 )
 """What only the collector has."""

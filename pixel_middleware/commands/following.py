@@ -60,7 +60,9 @@ def _of_lines(path: Path, count: int, most: int | None) -> Events:
         raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
     with closing(file):
         told = left_out = 0
-        for block in file.blocks():
+        blocks = file.blocks()
+        while True:
+            block = next(blocks)
             most_of_block = len(block) if most is None else max(0, most - told)
             yield from block[:most_of_block]
             told += len(block)

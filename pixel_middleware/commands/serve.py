@@ -168,7 +168,9 @@ def _announce(host: str, port: int, made: Made, token: str | None) -> None:
     with suppress(OSError, click.ClickException):  # nobody reads it any more, or the file is gone
         _print(*lines)
         if not made.values["quiet"]:
-            for text in follow(Path(output), 0, LINES):
+            told = follow(Path(output), 0, LINES)
+            while True:
+                text = next(told)
                 if text is None:
                     time.sleep(POLL_S)
                 elif isinstance(text, int):
