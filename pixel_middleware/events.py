@@ -198,6 +198,15 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def columns_of(event: Event) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """What a log keeps beside the JSON: `receivedAt`, type, write key, messageId, visitor, and the name."""
+    fields: Mapping[str, Any] = event
+    visitor = fields.get("anonymousId") or fields.get("userId") or ""
+    # A page call may come with an `event`, and a track call with a `name`: fields like any others.
+    name = fields.get("event" if fields["type"] == "track" else "name") or ""
+    return fields["receivedAt"], fields["type"], fields["writeKey"], fields["messageId"], visitor, name
+
+
 def to_json(event: Event) -> str:
     """The event as one line of JSON. Raises `TypeError` or `ValueError` if a processor put in what JSON cannot hold."""
     return _ENCODER.encode(event)

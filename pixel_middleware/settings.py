@@ -81,7 +81,8 @@ def as_callable(
     if any(map(inspect.isgeneratorfunction, works)) and not may_yield:
         raise ConfigurationError.must_be(option, f"{what} and no generator, which nobody runs", given)
     try:
-        inspect.signature(given).bind(*range(takes))
+        # Its own signature: a decorator may have made a WSGI app of a function of one request, and keep its name.
+        inspect.signature(given, follow_wrapped=False).bind(*range(takes))
     except ValueError:
         return given  # some callables in C tell no signature
     except TypeError as error:

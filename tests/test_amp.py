@@ -61,6 +61,23 @@ def test_a_page_view_and_two_equal_clicks_are_three_events(make_client, config, 
     assert events[1]["context"]["library"] == {"name": "Rudderstack AMP SDK", "version": "1.0.0"}
 
 
+def test_a_page_view_is_an_image_that_is_loaded_when_the_page_is_seen(config):
+    assert config["triggers"] == {"pageView": {"on": "visible", "request": "page"}}
+    assert config["transport"] == {"beacon": False, "xhrpost": False, "image": True}
+
+
+def test_an_event_says_what_amp_knows_of_its_visitor(client, config, events):
+    client.get(request_of(config, "track", 1).removeprefix("https://shop.example"))
+    context = {name: events[0]["context"][name] for name in ("library", "platform", "locale", "userAgent", "screen")}
+    assert context == {
+        "library": {"name": "Rudderstack AMP SDK", "version": "1.0.0"},
+        "platform": "AMP",
+        "locale": "en-us",
+        "userAgent": MACROS["USER_AGENT"],
+        "screen": {"width": "800", "height": "600"},
+    }
+
+
 def test_it_sends_what_rudderstacks_amp_sdk_sends(config):
     for captured in json.loads((Path(__file__).parent / "data" / "amp-requests.json").read_text("utf-8")):
         kind = urlsplit(captured["raw_path"]).path.rpartition("/")[2]

@@ -10,6 +10,8 @@ from conftest import host_app
 
 from pixel_middleware import PixelMiddleware
 from pixel_middleware.events import to_json
+from pixel_middleware.settings import SETTINGS
+from pixel_middleware.wire.query import DEFAULT_LIMITS
 
 MOST_MIB = 20
 
@@ -103,3 +105,9 @@ def test_nothing_makes_an_accepted_event_longer(events, most):
     assert (set(reasons) <= {None, "event_too_long"}, "event_too_long" in reasons) == (True, True)
     assert len(events) == reasons.count(None)
     assert all(len(to_json(event).encode()) <= most for event in events)
+
+
+@pytest.mark.parametrize("name", ["max_query_bytes", "max_params", "max_depth", "max_event_bytes"])
+def test_a_limit_has_one_default(name):
+    (default,) = (row.default for row in SETTINGS if row.name == name)
+    assert getattr(DEFAULT_LIMITS, name) == default

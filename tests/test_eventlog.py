@@ -42,6 +42,12 @@ class Recorder(Destination):
         self.closed += 1
 
 
+def at_a_rate(rate):
+    destination = Recorder()
+    destination.max_per_second = rate
+    return destination
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "events.db"
@@ -446,6 +452,30 @@ def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, 
     assert (names(path), destination.sent) == (["after"], ["before", "after"])
 
 
+def test_a_program_that_changes_its_directory_goes_on_with_its_file(tmp_path, make_event, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    destination = Recorder()
+    with closing(EventLog("events.db", {"it": destination})) as log:
+        log(make_event("before"))
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        log.close()
+        log(make_event("after"))
+        assert log.flush(PATIENCE_S)
+    assert (names(tmp_path / "events.db"), destination.sent) == (["before", "after"], ["before", "after"])
+
+
+def test_a_file_that_is_gone_when_its_disk_is_looked_at_is_refused_likewise(make_log, path, make_event, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.sinks.retention._LOOK_EVERY_S", 0.0)
+    log = make_log()
+    log(make_event("before"))
+    path.unlink()
+    with pytest.raises(StorageError, match="was moved or deleted"):
+        log(make_event("refused"))
+    log(make_event("after"))
+    assert names(path) == ["after"]
+
+
 def test_who_reads_while_a_file_is_replaced_reads_the_new_one_soon(make_log, path, tmp_path, make_event):
     log = make_log()
     log(make_event("before"))
@@ -506,6 +536,8 @@ def test_what_cannot_be_read_is_a_storage_error(log):
         ({"destinations": {"it": print}}, "destinations must be of the class Destination, 'it' too"),
         ({"max_bytes": 0}, "max_bytes must be a whole number of at least 65536"),
         ({"max_bytes": True}, "max_bytes must be a whole number"),
+        ({"destinations": {"it": at_a_rate(0)}}, "max_per_second must be None or a number of events, above 0"),
+        ({"destinations": {"it": at_a_rate("9")}}, "max_per_second must be None or a number of events, above 0"),
         ({"keep_days": -1}, "keep_days must be None or a number of days, 0 or more"),
         ({"keep_days": "30"}, "keep_days must be None or a number of days"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
@@ -1084,6 +1116,25 @@ def test_ten_thousand_old_events_go_at_a_time(make_log, path, make_event):
     assert names(path) == ["old"]
     make_log(keep_days=1)
     assert names(path) == []
+
+
+def test_old_events_behind_ten_thousand_dead_letters_go_too(make_log, path, make_event):
+    log = make_log({"it": Recorder()})
+    log.put_many([make_event("old") | {"receivedAt": "2020-01-01T00:00:00.000Z"}] * 10_001)
+    assert log.flush(PATIENCE_S)
+    log.close()
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute(
+            "INSERT INTO setbacks (destination, id, lane, state, reason, attempts, retry_at, bytes)"
+            " SELECT 'it', id, '', 'dead', '', 0, 0, 1 FROM events ORDER BY id LIMIT 10000"
+        )
+    log = make_log({"it": Recorder()}, keep_days=1)
+
+    def has_gone():
+        log(make_event("new"))
+        return names(path).count("old") == 10_000
+
+    until(has_gone)
 
 
 def test_a_destination_is_claimed_again_when_its_process_starts(make_log, path):

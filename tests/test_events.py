@@ -3,13 +3,16 @@
 import json
 import re
 import uuid
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pixel_middleware.destinations.base import Record
 from pixel_middleware.events import Visit, as_uuid, make_event, new_message_id, timestamp, to_json
+from pixel_middleware.sinks import EventLog
 
 VISIT = Visit("192.0.2.1", "Mozilla/5.0", "en-US", "https://shop.example/cart")
 SENT = {"writeKey": "k", "anonymousId": "a"}
@@ -109,3 +112,13 @@ def test_ids_are_never_shared_with_a_fork(in_child, tmp_path):
 @given(st.binary(min_size=16, max_size=16))
 def test_a_uuid_is_what_the_standard_library_makes_of_it(raw):
     assert as_uuid(raw, "4") == str(uuid.UUID(bytes=raw, version=4))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("track", "its event"), ("page", "its name")])
+def test_an_event_with_both_names_is_called_alike_in_a_log_and_before(tmp_path, kind, name):
+    sent = {"writeKey": "k", "anonymousId": "a", "event": "its event", "name": "its name"}
+    event = make_event(kind, sent, Visit())
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        log(event)
+        assert log.read("SELECT name FROM events") == [(name,)]
+    assert Record.of(event).name == name

@@ -5,13 +5,15 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
+from types import SimpleNamespace
 
+import asgi_driver
 import pytest
 import webtest
 from conftest import host_app
 from processes import until
 
-from pixel_middleware import PixelMiddleware
+from pixel_middleware import PixelMiddleware, asgi
 from pixel_middleware.events import Refusal
 from pixel_middleware.sinks import EventLog, JSONLines
 from pixel_middleware.sinks import refusals as refusals_module
@@ -129,6 +131,18 @@ def test_a_refusal_is_kept_once_whether_the_middleware_hands_it_over_too_or_not(
     assert len(told) == 1
 
 
+def test_a_process_that_answers_no_pixel_shows_the_log_of_an_asgi_app(path):
+    with closing(EventLog(path)) as log:
+        pixels = asgi_driver.as_wsgi(asgi.PixelMiddleware(asgi_driver.as_asgi(host_app), log, refused=log.refused))
+        client = webtest.TestApp(pixels)
+        client.get(f"{TRACK}Signup")
+        client.get(TRACK, status=400)
+    with closing(EventLog(path)) as log:
+        alone = webtest.TestApp(LiveView(host_app, "/", log=log), lint=True)
+        alone.get(f"/?token={alone.app.live_token}")
+        assert names(alone.get("/feed").json) == ["Signup", "missing_event"]
+
+
 def test_what_failed_and_what_was_dropped_is_the_files_too(make_worker):
     def fail(event):
         raise OSError("the disk is full")
@@ -188,6 +202,7 @@ def test_no_more_than_its_size_is_shown_and_who_is_behind_skips(make_worker, pat
             log.refused(Refusal(float(number), "rejected", str(number)))
     assert names(feed(worker))[:3] == ["2", "3", "4"]
     assert feed(worker)["total"] == 10
+    assert sum(second.get("rejected", 0) for second in feed(worker)["seconds"].values()) == 0  # they are of 1970
 
 
 def test_pages_are_bounded_and_complete(make_worker, path):
@@ -220,10 +235,24 @@ def test_rows_that_nobody_foresaw_are_shown(make_worker, path):
 
 def test_a_query_of_thousands_of_parameters_is_shown(make_worker):
     worker = make_worker()
-    worker.get(f"/pixel/v1/track?{'a&' * 3000}", status=400)
+    worker.get(f"/pixel/v1/track?writeKey=k&{'a&' * 3000}", status=400)
     until(lambda: feed(worker)["entries"], "the refusal")
     (entry,) = feed(worker)["entries"]
     assert (entry["reason"], "key" in entry) == ("too_many_parameters", False)
+
+
+def test_of_a_repeated_parameter_the_first_is_shown_as_it_would_be_taken(client):
+    client.get("/pixel/v1/track?writeKey=first&writeKey=second&anonymousId=a", status=400)
+    until(lambda: feed(client)["entries"], "the refusal")
+    assert feed(client)["entries"][0]["key"] == "first"
+
+
+def test_the_chart_of_a_file_of_other_times_is_empty(make_worker, path, make_event, monkeypatch):
+    monkeypatch.setattr(feed_module, "MOST_COUNTED", 10)
+    with closing(EventLog(path)) as log:
+        for year in ("2020", "2100"):
+            log.put_many([make_event() | {"receivedAt": f"{year}-01-01T00:00:00.000Z"} for _ in range(5)] * 5)
+    assert feed(make_worker())["seconds"] == {}
 
 
 def test_the_chart_counts_each_event_once_however_many_come(make_worker, path, make_event, monkeypatch):
@@ -284,7 +313,15 @@ def test_it_can_be_asked_for_one_event_one_reason_and_one_visitor(client):
     assert names(feed(client, reason="missing_event", anonymousId="a")) == ["missing_event"]
     assert feed(client, event="Signup", reason="missing_event")["entries"] == []
     assert feed(client, event="x" * 3000)["entries"] == []
+    assert feed(client, after=feed(client, reason="missing_event")["cursor"])["entries"] == []
     assert len(feed(client, event="", reason="", anonymousId="", wait="")["entries"]) == 5
+
+
+def test_a_long_name_is_found_as_far_as_it_is_kept(client):
+    client.get(f"{TRACK}{'x' * 600}")
+    assert len(feed(client, event="x" * 600)["entries"]) == 1
+    assert feed(client, event="x" * 600 + "y")["entries"] != []
+    assert feed(client, event="x" * 500)["entries"] == []
 
 
 def test_who_waits_is_answered_as_soon_as_it_comes(client):
@@ -303,14 +340,17 @@ def test_who_waits_is_answered_as_soon_as_it_comes(client):
     client.get(f"{TRACK}Early")
     client.get(f"{TRACK}Late")
     waiting.join()
-    assert [names(answer) for answer in answers] == [["Late"]]
+    assert [(names(answer), answer["start"]) for answer in answers] == [(["Late"], True)]
     assert feed(client, event="Late", after=answers[0]["cursor"], wait="0.05")["entries"] == []
 
 
 def test_nobody_waits_longer_than_was_asked_for(client, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(live.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep, time=time.time))
     assert feed(client, wait="5")["entries"] == []
     assert 5.0 <= now[0] < 5.1
 

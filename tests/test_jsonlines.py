@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from contextlib import closing
 
 import pytest
 
@@ -32,6 +33,17 @@ def test_each_event_is_one_line(sink, path, make_event):
     sink(make_event("b"))
     first, second = path.read_text("utf-8").splitlines()
     assert (json.loads(first), json.loads(second)["event"]) == (event, "b")
+
+
+def test_a_program_that_changes_its_directory_goes_on_with_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with closing(JSONLines("events.jsonl")) as sink:
+        sink({"number": 1})
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        sink.close()
+        sink({"number": 2})
+    assert (tmp_path / "events.jsonl").read_text().count("number") == 2
 
 
 def test_many_threads_and_processes_share_a_file(sink, path, make_event, in_threads, in_child):

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from chromium import BROWSER
 from conftest import host_app
-from processes import GUARD, PATIENCE_S, until, until_up
+from processes import GUARD, PATIENCE_S, reserved_port, until, until_up
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -36,22 +36,36 @@ HOSTILE = {
 }
 
 
-@pytest.fixture
-def browser(tmp_path, free_port):
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """A browser, which takes longer to start than most tests."""
     driver = shutil.which("chromedriver")
     if not BROWSER or not driver:
         pytest.skip("Chromium or its driver is not installed")
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", f"--user-data-dir={tmp_path}/p"):
+    profile = tmp_path_factory.mktemp("chromium")
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", f"--user-data-dir={profile}"):
         options.add_argument(argument)
-    service = webdriver.ChromeService(driver, port=free_port, popen_kw={"start_new_session": True})
-    browser = webdriver.Chrome(options, service)
-    GUARD.watch(service.process.pid)
-    yield browser
-    browser.quit()
-    GUARD.forget(service.process.pid)
+    with reserved_port() as port:
+        service = webdriver.ChromeService(driver, port=port, popen_kw={"start_new_session": True})
+        chromium = webdriver.Chrome(options, service)
+        GUARD.watch(service.process.pid)
+        yield chromium
+        chromium.quit()
+        GUARD.forget(service.process.pid)
+
+
+@pytest.fixture
+def browser(chromium):
+    """The browser, as if it had just been started."""
+    chromium.get("about:blank")
+    chromium.set_window_size(1200, 800)
+    chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    chromium.execute_cdp_cmd("Emulation.setTimezoneOverride", {"timezoneId": ""})
+    chromium.get_log("browser")
+    return chromium
 
 
 @pytest.fixture
@@ -73,6 +87,7 @@ def page(browser, serve, events):
     browser.base, browser.polls = f"http://127.0.0.1:{serve(app)}", polls
     browser.get(f"{browser.base}/pixel/live?token={TOKEN}")
     browser.wait_for = lambda condition: until(condition, f"the page to change:\n{browser.page_source}")
+    browser.wait_for(lambda: browser.find_element(By.ID, "state").text == "0 since the start")
     script = "return [...document.querySelectorAll('#list li:not([hidden]) .name')].map(each => each.textContent)"
     browser.names = lambda: browser.execute_script(script)
     return browser

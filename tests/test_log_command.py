@@ -24,7 +24,7 @@ from pixel_middleware.commands import cli, terminal
 from pixel_middleware.destinations import Destination
 from pixel_middleware.events import Refusal
 from pixel_middleware.sinks import EventLog, positions, schema
-from pixel_middleware.watch.feed import SECRET
+from pixel_middleware.watch.live import SECRET
 
 COMMAND = [sys.executable, "-m", "pixel_middleware", "log"]
 REFUSED = "HTTP 400: no such luck"

@@ -46,6 +46,9 @@ def test_maps_as_rudder_server_does(case):
         pytest.param("properties.a=%ff%C3%A9", {"properties": {"a": "\ufffdé"}}, id="bad UTF-8 is replaced"),
         pytest.param("properties.a=100%&properties.b=%zz", {"properties": {"a": "100%", "b": "%zz"}}, id="stray %"),
         pytest.param("properties.a=\xc3\xa9", {"properties": {"a": "é"}}, id="raw UTF-8 bytes"),
+        pytest.param(
+            "properties.a=\u20ac", {"properties": {"a": "?"}}, id="more than a byte a character, against PEP 3333"
+        ),
         pytest.param("&&properties.a=1&", {"properties": {"a": "1"}}, id="empty pairs are skipped"),
         pytest.param("properties%2Ea=1", {"properties": {"a": "1"}}, id="names split after decoding"),
         pytest.param("properties.a=&properties.b", {"properties": {"a": "", "b": ""}}, id="empty values stay"),
@@ -156,6 +159,31 @@ def test_track_keeps_an_empty_name():
 )
 def test_refuses(query, reason):
     assert refusal(query).reason == reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["writeKey", "anonymousId", "userId", "event", "name", "messageId", "channel", "originalTimestamp", "sentAt"],
+)
+def test_a_name_that_takes_a_value_takes_no_parts(name):
+    others = "&".join(pair for pair in REQUIRED.split("&") if not pair.startswith(name))
+    assert refusal(f"{others}&{name}.part=x", "track").reason == "conflicting_names"
+
+
+def test_a_user_id_that_may_stand_in_must_be_there():
+    with pytest.raises(BadPixel, match=r"anonymousId=\.\.\. or userId=\.\.\."):
+        map_query("page", "writeKey=k", require_anonymous_id=False)
+
+
+def test_a_list_of_one_is_a_list():
+    assert nest([("a.0", "x")]) == {"a": ["x"]}
+
+
+def test_names_nest_into_four_objects_a_parameter_at_most():
+    limits = Limits(max_params=2)
+    assert nest([("a.b.c.d.e.f.g.h", "1"), ("a.x.y", "2")], limits)["a"]["x"] == {"y": "2"}  # 7 objects, and x
+    with pytest.raises(BadPixel, match="nest into more than 8 objects"):
+        nest([("a.b.c.d.e.f.g.h", "1"), ("a.x.y", "2"), ("z.z", "3")], limits)
 
 
 @pytest.mark.parametrize("event", ["", " ", "%E2%80%8B%C2%AD", "\x01"])

@@ -467,6 +467,7 @@ def test_a_server_that_strips_the_proxies_header_is_named_once(make_client, even
         client.get(PAGE)
     (record,) = caplog.records
     assert "trusted_proxies=1, but a request has no X-Forwarded-For" in record.getMessage()
+    assert record.name == "pixel_middleware"
     assert "clear_untrusted_proxy_headers=False" in record.getMessage()
 
 

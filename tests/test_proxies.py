@@ -81,6 +81,19 @@ def test_long_headers_are_cut_without_tearing_a_character(header, most, field):
     assert kept("x" * (most - 2) + "\U0001f600") == "x" * (most - 2)
 
 
+@pytest.mark.parametrize(
+    ("header", "locale"),
+    [
+        ({"HTTP_ACCEPT_LANGUAGE": "de-AT, en;q=0.5"}, "de-AT"),
+        ({"HTTP_ACCEPT_LANGUAGE": " de;q=0.9,en"}, "de"),
+        ({"HTTP_ACCEPT_LANGUAGE": "*"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_locale_is_the_first_language(header, locale):
+    assert visit(header).locale == locale
+
+
 def test_bytes_that_are_no_text_are_replaced_also_where_a_header_is_cut():
     assert visit({"HTTP_USER_AGENT": "\xff" * 2000}).user_agent == "\ufffd" * 1024
 

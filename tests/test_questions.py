@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from pyarrow import parquet
 
 from pixel_middleware import events as events_module
 from pixel_middleware.events import Refusal
-from pixel_middleware.sinks import EventLog, JSONLines, reports
+from pixel_middleware.sinks import EventLog, JSONLines
 
 COMMAND = [sys.executable, "-m", "pixel_middleware"]
 
@@ -123,12 +124,31 @@ def test_report_counts_events_visitors_and_messages(path, pixel, by):
     assert json.loads(pixel("report", path, "--by", by, "--json")) == expected
 
 
-@pytest.mark.parametrize("by", ROWS)
-def test_report_counts_the_same_in_parts(path, pixel, by, monkeypatch):
-    monkeypatch.setattr(reports, "PART", 2)
-    monkeypatch.setattr(reports, "PAGE", 2)
-    expected = {"events": 5, "visitors": 3, "messages": 4, "rows": ROWS[by]}
-    assert json.loads(pixel("report", path, "--by", by, "--json")) == expected
+@pytest.fixture
+def scattered(path):
+    """The file, with ids as if 3,000,000 events had been stored, and most of them deleted."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE events SET id = id * 600000")
+        connection.commit()
+    return path
+
+
+@pytest.mark.parametrize("by", ["day", "campaign"])
+def test_report_counts_the_same_in_parts_and_by_several_processes(scattered, run, by):
+    done = run([*COMMAND, "report", scattered, "--by", by, "--json"])
+    assert json.loads(done.stdout) == {"events": 5, "visitors": 3, "messages": 4, "rows": ROWS[by]}
+
+
+def test_report_forks_no_process_that_has_other_threads(scattered, pixel):
+    is_over = threading.Event()
+    thread = threading.Thread(target=is_over.wait)
+    thread.start()
+    try:
+        expected = {"events": 5, "visitors": 3, "messages": 4, "rows": ROWS["campaign"]}
+        assert json.loads(pixel("report", scattered, "--by", "campaign", "--json")) == expected
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def test_report_of_a_period_has_its_first_moment_and_not_its_last(path, pixel):

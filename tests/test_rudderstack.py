@@ -396,6 +396,7 @@ def test_a_forked_child_makes_connections_of_its_own(plane, make_event, in_child
         ({"data_plane_url": None}, "a URL like"),
         ({"timeout_s": 0}, "a positive number of seconds"),
         ({"timeout_s": True}, "a positive number of seconds"),
+        ({"timeout_s": float("nan")}, "a positive number of seconds"),
     ],
 )
 def test_a_wrong_option_says_what_is_accepted(options, accepted):

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import sys
 import threading
 import time
@@ -416,3 +417,29 @@ def test_a_commit_that_ends_late_but_ends_is_a_success(file, group, monkeypatch)
     go_on.set()
     thread.join()
     assert (results, file.stored) == ([None], ["x"])
+
+
+def test_who_is_interrupted_while_it_waits_is_not_stored(file, group):
+    class Interrupted(BaseException):
+        pass
+
+    def handle(number, frame):
+        raise Interrupted
+
+    def interrupt():
+        until(lambda: group._waiting, "it waits")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    file.turn.acquire()
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    try:
+        with pytest.raises(Interrupted):
+            group.put("interrupted")
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    file.turn.release()
+    group.put("next")
+    assert file.stored == ["next"]

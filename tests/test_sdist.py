@@ -14,7 +14,7 @@ from processes import run
 ROOT = Path(__file__).parents[1]
 HANDED_ON = ["benchmarks", "docs", "examples", "pixel_middleware", "tests", ".ci", ".github"]
 NOT_OURS = shutil.ignore_patterns(
-    ".*cache", ".tox", ".venv", ".git", ".hypothesis", ".coverage*", "build", "dist", "site"
+    *("__pycache__", ".*cache", ".tox", ".venv", ".git", ".hypothesis", ".coverage*", "build", "dist", "site")
 )
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
 

@@ -11,7 +11,8 @@ import pytest
 from processes import PATIENCE_S, TESTS, until_up
 
 AMP = json.loads((TESTS / "data" / "amp-requests.json").read_text("utf-8"))
-GUNICORN = ("-m", "gunicorn", "--bind=127.0.0.1:{port}", "--workers=2", "hosting_app:app", "-k")
+# A gevent worker that is told to stop while it boots does not hear it, and is killed after its graceful timeout.
+GUNICORN = ("-m", "gunicorn", "--bind=127.0.0.1:{port}", "--workers=2", "--graceful-timeout=3", "hosting_app:app", "-k")
 
 SERVERS = {
     "waitress": ("-m", "waitress", "--listen=127.0.0.1:{port}", "hosting_app:app"),

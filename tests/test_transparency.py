@@ -1,5 +1,6 @@
 """What is not a pixel passes through as if the middleware were not there."""
 
+import functools
 import io
 import sys
 from wsgiref.util import FileWrapper, setup_testing_defaults
@@ -8,6 +9,7 @@ from wsgiref.validate import validator
 import pytest
 import webtest
 from conftest import host_app
+from webob import Request
 
 from pixel_middleware import PixelMiddleware
 
@@ -104,6 +106,22 @@ def test_the_app_gets_the_same_objects_with_the_same_content():
     environ = {"PATH_INFO": "/x"}
     assert PixelMiddleware(app, print)(environ, print) is body
     assert (seen[0][0] is environ, seen[0][1] is print, environ) == (True, True, {"PATH_INFO": "/x"})
+
+
+def test_an_app_may_be_what_a_decorator_makes_of_a_view():
+    """As Werkzeug's `Request.application` does: its name and its signature are the view's."""
+
+    def view(request):
+        return f"hello {request.remote_addr}".encode()
+
+    @functools.wraps(view)
+    def app(*arguments):
+        environ, start_response = arguments
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [view(Request(environ))]
+
+    client = webtest.TestApp(PixelMiddleware(app, print), lint=True)
+    assert client.get("/", extra_environ={"REMOTE_ADDR": "192.0.2.1"}).text == "hello 192.0.2.1"
 
 
 def test_an_environ_without_a_path_passes_through():

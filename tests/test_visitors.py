@@ -236,7 +236,7 @@ def today():
     return int(time.time() // 86400)
 
 processor, said = daily_visitor(sys.argv[1]), set()
-while real() < start + 3:
+while real() < start + 3 or len(said) < 3:
     event = make_event("page", {"writeKey": "k"}, Visit("192.0.2.1"), "2026-01-03T12:00:00.000Z")
     before, identity, after = today(), processor(event, Request.blank("/"))["anonymousId"], today()
     if before == after:

@@ -171,6 +171,8 @@ def test_a_receiver_that_is_away_for_a_while_gets_all_in_order(receiver, tmp_pat
         ({"headers": {"X": 1}}, "headers must be a mapping of names to values, both text"),
         ({"headers": ["X"]}, "headers must be a mapping"),
         ({"timeout_s": 0}, "timeout_s must be a positive number of seconds"),
+        ({"timeout_s": float("nan")}, "timeout_s must be a positive number of seconds"),
+        ({"timeout_s": float("inf")}, "timeout_s must be a positive number of seconds"),
     ],
 )
 def test_a_wrong_option_says_what_is_accepted(arguments, error):
@@ -201,6 +203,13 @@ def test_a_url_says_the_destination(receiver, make_event):
     assert (kafka._config["compression.type"], kafka._dead_letters) == ("zstd", "dead")
 
 
+def test_a_url_says_how_many_events_a_second_its_destination_gets(receiver, make_event):
+    urls = ("https://h#max_per_second=9.5", "webhook+https://h/x#max_per_second=100", "kafka://h/t?max.per.second=1e3")
+    destinations = [*map(from_url, urls), from_url("https://h")]
+    assert [destination.max_per_second for destination in destinations] == [9.5, 100, 1000, None]
+    assert [str(destination) for destination in destinations[:2]] == ["https://h/v1/batch", "https://h/x"]
+
+
 def test_a_destinations_name_is_its_host_or_is_given():
     urls = ("kafka://h1:9092,h2:9092/t", "https://h", "lake=kafka://h1/t", "webhook+https://hook/?a=b")
     assert list(named(urls)) == ["h1", "h", "lake", "hook"]
@@ -221,6 +230,8 @@ def test_a_bad_name_is_refused_and_no_secret_repeated():
         ("http://[::1", "forward_to must be"),
         ("kafka://user:hunter2@h/t", r"takes user and password as options, .*sasl\.password="),
         ("kafka://h/t?sasl.password=hunter2&no.such=1", r"behind the \? of its URL: .*no\.such"),
+        ("https://h#max_per_second=fast", "a URL with a max_per_second that is a number above 0, got 'fast'"),
+        ("kafka://h/t?sasl.password=hunter2&max.per.second=nan", "a max_per_second that is a number above 0"),
         ("gopher://u:hunter2@h/?token=hunter2#secret=hunter2", "got 'gopher://h/'"),
     ],
 )

@@ -27,7 +27,7 @@ from pixel_middleware.sinks import EventLog, interventions, positions, refusals,
 from pixel_middleware.sinks.kept_secrets import secret
 from pixel_middleware.sinks.stats import stats
 from pixel_middleware.sinks.store import Store
-from pixel_middleware.watch.feed import SECRET
+from pixel_middleware.watch.live import SECRET
 from pixel_middleware.wire.printable import printable
 
 PAGE = 1000  # dead letters in memory at once

@@ -22,7 +22,7 @@ from pixel_middleware.collector.config import Config, Made, load
 from pixel_middleware.commands.following import POLL_S, follow
 from pixel_middleware.commands.terminal import bad_parameters, line, log_to_stderr, opened_sink
 from pixel_middleware.sinks import EventLog
-from pixel_middleware.watch.feed import SECRET
+from pixel_middleware.watch.live import SECRET
 from pixel_middleware.wire.printable import printable
 
 BACKLOG = 2048  # connections that wait to be accepted

@@ -73,10 +73,11 @@ def from_table(name: str, given: Any, references: texts.References) -> Destinati
 def from_url(url: str, references: texts.References | None = None) -> Destination:
     """The destination that a URL says.
 
-    - `https://host`: a RudderStack data plane.
+    - `https://host`: a RudderStack data plane. `#max_per_second=100` behind it bounds the events a second.
     - `kafka://host:9092,host:9092/topic`: a topic. A `?` behind it gives librdkafka's options, `compression.type=zstd`,
-      say, and `dead.letters=TOPIC`.
-    - `webhook+https://host/path?query`: a webhook. `#secret=TEXT` behind it signs, and is not sent.
+      say, `dead.letters=TOPIC`, and `max.per.second=100`.
+    - `webhook+https://host/path?query`: a webhook. `#secret=TEXT` behind it signs, and is not sent;
+      `#max_per_second=100` as above.
 
     `references` fills in `{env:NAME}` and `{file:PATH}` behind the `?` and the `#`.
 
@@ -93,12 +94,14 @@ def _from_url(url: str, references: texts.References, more: dict[str, Any]) -> D
         is_usable = bool(parts.hostname)
     except ValueError:  # "Invalid IPv6 URL"
         is_usable = False
+    options = references.fill("forward_to", dict(parse_qsl(parts.fragment))) if is_usable else {}
     if is_usable and parts.scheme in ("http", "https"):
-        return RudderStack(references.fill("forward_to", url), **more)
+        given = {"max_per_second": _rate(options.get("max_per_second"))} | more
+        return RudderStack(references.fill("forward_to", parts._replace(fragment="").geturl()), **given)
     if is_usable and parts.scheme in ("webhook+http", "webhook+https"):
-        secret = references.fill("forward_to", dict(parse_qsl(parts.fragment)).get("secret"))
-        bare = parts._replace(scheme=parts.scheme.removeprefix("webhook+"), fragment="").geturl()
-        return Webhook(references.fill("forward_to", bare), **{"secret": secret} | more)
+        target = parts._replace(scheme=parts.scheme.removeprefix("webhook+"), fragment="").geturl()
+        given = {"secret": options.get("secret"), "max_per_second": _rate(options.get("max_per_second"))} | more
+        return Webhook(references.fill("forward_to", target), **given)
     if is_usable and parts.scheme == "kafka" and len(parts.path) > 1 and "/" not in parts.path[1:]:
         return _kafka(parts, references.fill("forward_to", dict(parse_qsl(parts.query, keep_blank_values=True))) | more)
     raise ConfigurationError(
@@ -116,11 +119,22 @@ def _kafka(parts: SplitResult, options: dict[str, Any]) -> Kafka:
             "kafka://host:9093/topic?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.username=...&sasl.password=...",
         )
     dead_letters = options.pop("dead.letters", None)
+    rate = _rate(options.pop("max.per.second", None))
     try:
         config = options | {"bootstrap.servers": parts.netloc}
-        return Kafka(unquote(parts.path[1:]), config, dead_letters=dead_letters)
+        return Kafka(unquote(parts.path[1:]), config, dead_letters=dead_letters, max_per_second=rate)
     except ConfigurationError as error:
         raise ConfigurationError("forward_to", f"forward_to, behind the ? of its URL: {error}") from error
+
+
+def _rate(text: str | None) -> float | None:
+    try:
+        rate = None if text is None else float(text)
+    except ValueError:
+        rate = 0.0
+    if rate is not None and not 0 < rate < float("inf"):
+        raise ConfigurationError.must_be("forward_to", "a URL with a max_per_second that is a number above 0", text)
+    return rate
 
 
 def _without_secrets(url: str) -> str:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Self, overload
 
 from pixel_middleware.errors import Rejected, RetryLater
-from pixel_middleware.events import Event, to_json
+from pixel_middleware.events import Event, columns_of, to_json
 
 
 class Record:
@@ -39,11 +39,7 @@ class Record:
     @classmethod
     def of(cls, event: Event) -> Self:
         """The record of an event that is in no log: its id is 0."""
-        visitor = event.get("anonymousId") or event.get("userId") or ""
-        name = str(event.get("event") or event.get("name") or "")
-        record = cls(
-            0, event["receivedAt"], event["type"], event["writeKey"], event["messageId"], visitor, name, to_json(event)
-        )
+        record = cls(0, *columns_of(event), to_json(event))
         record.event = event
         return record
 
@@ -81,6 +77,10 @@ class Destination:
 
     New in 0.1.
     """
+
+    max_per_second: float | None = None
+    """How many events an `EventLog` sends in a second at most, on average; also after an outage, when many logs come
+    back at once. `None`: as many as it takes. Set it before the log is made."""
 
     def send(self, events: Sequence[Event]) -> None:
         """Return once all `events` are delivered: a batch of one lane or of several, in order.

@@ -41,9 +41,9 @@ class Kafka(RecordDestination):
     Args:
         topic: its name, or a callable `(event) -> name`. A topic that does not exist holds its own events alone.
         config: librdkafka's options, by its own names; `bootstrap.servers` is needed, `DEFAULTS` fills in.
-        key: a callable `(event) -> str`; events of one key stay in order. By default the visitor: its `anonymousId`,
-            else its `userId`.
+        key: a callable `(event) -> str`; events of one key stay in order. By default `anonymousId`, else `userId`.
         dead_letters: a topic for what can never be delivered, with the reason in the header `reason`.
+        max_per_second: events a second, see `Destination`.
 
     Raises `ConfigurationError` for options that librdkafka does not take. The producer is built by the first batch, in
     the process that sends it, and again after a fatal error and in a forked child.
@@ -58,13 +58,13 @@ class Kafka(RecordDestination):
         *,
         key: Callable[[Event], str] | None = None,
         dead_letters: str | None = None,
+        max_per_second: float | None = None,
     ) -> None:
         if not callable(topic) and not (isinstance(topic, str) and topic):
             raise ConfigurationError.must_be("topic", "the name of a topic, or a callable (event) -> name", topic)
         if not isinstance(config, Mapping) or not config.get("bootstrap.servers"):
-            raise ConfigurationError.must_be(
-                "config", 'librdkafka\'s options, with "bootstrap.servers" at least', type(config)
-            )
+            least = 'librdkafka\'s options, with "bootstrap.servers" at least'
+            raise ConfigurationError.must_be("config", least, type(config))
         if key is not None and not callable(key):
             raise ConfigurationError.must_be("key", "a callable (event) -> str", key)
         if dead_letters is not None and not (isinstance(dead_letters, str) and dead_letters):
@@ -75,6 +75,7 @@ class Kafka(RecordDestination):
         self._topic = topic
         self._key = key
         self._dead_letters = dead_letters
+        self.max_per_second = max_per_second
         self._config = with_defaults(config)
         self._timeout_s = float(config.get("delivery.timeout.ms", self._config.get("message.timeout.ms", 0))) / 1000
         self._producer: Any = None
@@ -90,11 +91,8 @@ class Kafka(RecordDestination):
             self._library.Producer(checked | {"log_level": 0}, logger=self._lines)
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0]
-            text = reason.str() if hasattr(reason, "str") else str(reason)
-            # The names alone: passwords are among the values.
-            raise ConfigurationError.must_be(
-                "config", f"options librdkafka takes ({text})", sorted(self._config)
-            ) from error
+            what = f"options librdkafka takes ({reason.str() if hasattr(reason, 'str') else reason})"
+            raise ConfigurationError.must_be("config", what, sorted(self._config)) from error  # no values: secrets
 
     def __str__(self) -> str:
         """Where it sends to, without secrets."""

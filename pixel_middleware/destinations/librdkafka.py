@@ -54,7 +54,7 @@ _TROUBLES = {
 """What librdkafka calls the causes of an outage, our words for them; the more telling one first."""
 
 _HARMLESS = ("GETPID",)  # "Failed to acquire idempotence PID ... retrying", once after a broker's start
-_AFTER = re.compile(r" \(after \d+ms in state \w+\)")  # differs each time, where a reason should stay the same
+_AFTER = re.compile(r" \(after \d+ms in state \w+[^)]*\)")  # differs each time, where a reason should stay the same
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,12 +32,14 @@ class RudderStack(RecordDestination):
 
     408, 429, 5xx and no answer within `timeout_s` are retried (`Retry-After` is honoured); events that get 400 or 413
     are rejected, as are those whose ids rudder-server would take for blank; anything else, above all 401 and 404 for an
-    unknown write key, holds this key's events.
+    unknown write key, holds this key's events. `max_per_second`: see `Destination`.
 
     New in 0.1.
     """
 
-    def __init__(self, data_plane_url: str, *, gzip: bool = True, timeout_s: float = 10) -> None:
+    def __init__(
+        self, data_plane_url: str, *, gzip: bool = True, timeout_s: float = 10, max_per_second: float | None = None
+    ) -> None:
         url = data_plane_url.rstrip("/") + "/v1/batch" if isinstance(data_plane_url, str) else data_plane_url
         self._peer = Peer(
             url,
@@ -47,6 +49,7 @@ class RudderStack(RecordDestination):
             who="RudderStack",
             extra="rudderstack",
         )
+        self.max_per_second = max_per_second
         self._gzip = gzip
 
     def __str__(self) -> str:

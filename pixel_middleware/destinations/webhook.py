@@ -22,6 +22,7 @@ class Webhook(RecordDestination):
         secret: signs each request, see `sign`. Text, which the receiver needs as well.
         headers: sent with each request, `{"Authorization": "Bearer ..."}` say.
         timeout_s: for a whole request, from the connection to the answer's last byte.
+        max_per_second: events a second, see `Destination`.
 
     Each array has an `Idempotency-Key`, which is the same if the same array is sent again. 2xx: taken. 400, 413 and
     422: the array is halved until the event at fault is alone, which is rejected. Anything else waits, as long as a
@@ -31,7 +32,13 @@ class Webhook(RecordDestination):
     """
 
     def __init__(
-        self, url: str, secret: str | None = None, headers: Mapping[str, str] | None = None, *, timeout_s: float = 10
+        self,
+        url: str,
+        secret: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float = 10,
+        max_per_second: float | None = None,
     ) -> None:
         if secret is not None and not (isinstance(secret, str) and secret):
             # The value is not repeated: it may be a secret of another type.
@@ -43,6 +50,7 @@ class Webhook(RecordDestination):
         self._peer = Peer(
             url, option="url", example="https://example.com/hook", timeout_s=timeout_s, who="Webhook", extra="webhook"
         )
+        self.max_per_second = max_per_second
         self._secret = secret
         self._headers = {"Content-Type": "application/json", "User-Agent": "pixel-middleware", **(headers or {})}
 

@@ -35,16 +35,16 @@ class Courier:
         retry_max_s: float,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._destination = destination
         self._positions = positions
-        self._batch_size = batch_size
         self._retry_min_s = retry_min_s
         self._retry_max_s = retry_max_s
         self._stopping = stopping
-        self._pipelines = type(destination).begin is not Destination.begin
+        # What may not go faster than so gains nothing by a second batch under way.
+        self._pipelines = type(destination).begin is not Destination.begin and destination.max_per_second is None
         self._ledger = Ledger(name, positions)
         self._lanes = Lanes(positions, self._ledger, retry_min_s, retry_max_s)
         self._requests = Requests(destination, positions, self._ledger, retry_min_s, retry_max_s)
+        self._batch_size = self._requests.pace.batch(batch_size)
         self._delivery = Delivery(self._requests, positions, self._ledger, self._lanes)
         self._credit_s, self._credited_at = 0.0, time.monotonic()  # of the time, for what waits
         self.forget()
@@ -65,10 +65,11 @@ class Courier:
         """
         if not self._load():
             return None
-        if time.monotonic() < self._not_before:
+        wait_s = max(self._not_before - time.monotonic(), self._requests.pace.wait_s())
+        if wait_s > 0:
             if self._ledger.is_silent():
                 self._ledger.save()
-            return min(BEAT_S, self._not_before - time.monotonic())
+            return min(BEAT_S, wait_s)
         self._delivery.begin_round()
         try:
             if not self._delivery.failures:
@@ -150,7 +151,7 @@ class Courier:
         flight, self._flight = self._flight, None
         if head and is_calm:
             try:
-                self._flight = (head, self._destination.begin(head))
+                self._flight = (head, self._requests.begin(head))
             except BaseException as error:
                 self._requests.failure(head, error)
                 is_calm = False

@@ -22,7 +22,7 @@ from typing import Any
 from pixel_middleware import settings
 from pixel_middleware.destinations.base import Destination
 from pixel_middleware.errors import ConfigurationError
-from pixel_middleware.events import Event, Refusal, timestamp, to_json
+from pixel_middleware.events import Event, Refusal, columns_of, timestamp, to_json
 from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
 from pixel_middleware.runtime.threads import offload
@@ -266,14 +266,10 @@ class _Rows:
 
 def _row(event: Event) -> _Row:
     """The columns of an event. Raises `TypeError` or `ValueError` for what cannot be stored."""
-    fields: Mapping[str, Any] = event
-    visitor = fields.get("anonymousId") or fields.get("userId") or ""
-    name = fields.get("event" if fields["type"] == "track" else "name") or ""
-    columns = (fields["receivedAt"], fields["type"], fields["writeKey"], fields["messageId"], visitor, name)
-    for column in columns:
+    row: _Row = (*columns_of(event), to_json(event))
+    for column in row:
         if not isinstance(column, str):
             raise TypeError("receivedAt, type, writeKey, messageId, the ids and the name of an event must be text")
-    row = (*columns, to_json(event))
     "".join(row).encode()  # raises for half of a surrogate pair, before it fails the commit that others share
     return row
 
@@ -290,6 +286,9 @@ def _checked_destinations(given: Any) -> dict[str, Destination]:
             raise ConfigurationError.must_be(
                 "destinations", f"of the class Destination, {name!r} too", type(destination).__name__
             )
+        rate = destination.max_per_second
+        if rate is not None and not (settings.is_number(rate, 0) and rate > 0):
+            raise ConfigurationError.must_be("max_per_second", "None or a number of events, above 0", rate)
     return dict(given or {})
 
 

@@ -32,7 +32,7 @@ class JSONLines:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = _File(os.fspath(path))
+        self._file = _File(os.path.abspath(os.fspath(path)))  # a daemon may change its directory
         self._lines: GroupCommit[bytes] = GroupCommit(self._file, self._file.path)
         try:
             self._file.open()

@@ -80,6 +80,9 @@ class Known:
         """Forget all."""
         self._rows.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def _is_new(self, id_: int, at: float) -> bool:
         return self._rows.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (id_, int(at))).rowcount > 0
 

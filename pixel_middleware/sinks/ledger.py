@@ -45,8 +45,8 @@ class Ledger:
         """Ids of setbacks that are delivered, which is not saved yet."""
         self._unsaved: list[Statement] = []
         self._sums: dict[str, Any] = dict(_NO_SUMS)
+        self._in_file = position
         self._saved_at = float("-inf")
-        self._saved_position = -1
 
     def move_to(self, position: int) -> None:
         """All up to here is delivered or set back."""
@@ -103,12 +103,12 @@ class Ledger:
 
     def save(self) -> bool:
         """Write what has changed; whether memory and file agree now. Raises `StorageError` if too much is unsaved."""
-        is_idle = self.position == self._saved_position and not self._unsaved and self._sums == _NO_SUMS
+        is_idle = self.position == self._in_file and not self._unsaved and self._sums == _NO_SUMS
         if is_idle and not self.is_silent():
             return True
         sums = self._sums | {"carrier": os.getpid(), "beat_at": time.time()}
         try:
-            is_ours = self._positions.save(self.position, self.epoch, sums, self._unsaved)
+            is_ours = self._positions.save(self.position, self._in_file, self.epoch, sums, self._unsaved)
         except StorageError as error:
             self.log(f"its position cannot be written, and is kept in memory: {error}", "file")
             if len(self._unsaved) > _MOST_UNSAVED:
@@ -119,5 +119,5 @@ class Ledger:
             return False
         self._unsaved, self._sums = [], dict(_NO_SUMS)
         self.resolved.clear()
-        self._saved_at, self._saved_position = time.monotonic(), self.position
+        self._saved_at, self._in_file = time.monotonic(), self.position
         return True

@@ -128,13 +128,17 @@ class Positions:
         due: float | None = self._reader.read(query, self._name)[0][0]
         return due
 
-    def save(self, position: int, epoch: int, sums: dict[str, Any], statements: list[Statement]) -> bool:
-        """Write all at once; `False`, and nothing, if somebody else has moved the position, or the file, meanwhile."""
+    def save(self, position: int, before: int, epoch: int, sums: dict[str, Any], statements: list[Statement]) -> bool:
+        """Write all at once; `False`, and nothing, if the position is not `before`, of that epoch and file, any more.
+
+        The epoch does not tell an older copy of the file: one that was put in its place a moment ago may still be read
+        with the write-ahead log of the file that was there.
+        """
 
         def write(connection: sqlite3.Connection) -> bool:
             if self._store.identity != self.file:
                 return False
-            row = {"position": position, "epoch": epoch, "name": self._name} | sums
+            row = {"position": position, "before": before, "epoch": epoch, "name": self._name} | sums
             if connection.execute(_SAVE, row).rowcount == 0:
                 return False
             for statement, parameters in statements:
@@ -187,7 +191,7 @@ _SAVE = """
         last_error = coalesce(:last_error, last_error),
         last_cause = coalesce(:last_cause, last_cause),
         last_error_at = coalesce(:last_error_at, last_error_at)
-    WHERE name = :name AND epoch = :epoch
+    WHERE name = :name AND epoch = :epoch AND position = :before
 """
 
 

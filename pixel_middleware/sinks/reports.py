@@ -1,9 +1,18 @@
 """What the events of a log come to: how many, by how many visitors, in how many messages; in all, and by something."""
 
+import json
+import os
+import signal
 import sqlite3
 from collections import Counter, defaultdict
-from typing import NamedTuple
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing
+from functools import partial
+from multiprocessing import get_context
+from threading import active_count
+from typing import Any, NamedTuple
 
+from pixel_middleware.sinks.reader import Reader
 from pixel_middleware.sinks.schema import CAMPAIGN
 from pixel_middleware.sinks.selection import Selection
 from pixel_middleware.sinks.store import Store
@@ -17,8 +26,10 @@ GROUPS = {
 }
 """By what events are counted, in SQL."""
 
-PAGE = 500  # rows in memory at once: as many as a processor has near
+PAGE = 2000  # ids that are read at once
 PART = 1_000_000  # visitors, and messages, whose hashes are in memory at once: some 300 MB
+ALONE = 100_000  # ids that are counted sooner than another process has started
+MOST_PROCESSES = 4
 
 
 class Counts(NamedTuple):
@@ -42,9 +53,37 @@ class Report(NamedTuple):
 def report(store: Store, by: str, selection: Selection) -> Report:
     """Count the events of a selection by one of `GROUPS`. Raises `StorageError`.
 
-    Reads the file once for each 1,000,000 events: memory stays bounded, and grows only with the number of groups.
+    Reads the file once for each 1,000,000 events: memory stays bounded, and grows only with the number of groups. A
+    long file is read by several processes, unless other threads run here, which a fork might leave holding locks.
     """
-    return store.look(lambda connection: _report(connection, by, selection))
+    ((first, newest),) = store.read("SELECT coalesce(min(id), 1), coalesce(max(id), 0) FROM events")
+    span = newest + 1 - first
+    is_alone = span <= ALONE or active_count() > 1
+    share = span if is_alone else -(-span // min(MOST_PROCESSES, os.cpu_count() or 1))
+    shares = [range(start, min(start + share, newest + 1)) for start in range(first, newest + 1, max(share, 1))]
+    parts = max(0, span - 1) // PART + 1
+    events: Counter[str] = Counter()
+    visitors, messages = _Distinct(), _Distinct()
+    with ExitStack() as stack:
+        run: Any = map
+        if not is_alone:
+            # Not threads: SQLite has one lock for the memory of all. And forks, which hash as we do.
+            forks = ProcessPoolExecutor(
+                len(shares), get_context("fork"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+            )
+            run = stack.enter_context(forks).map
+        for part in range(parts):
+            counted = list(run(partial(_count, store.path, by, selection, part, parts), shares))
+            if part == 0:
+                for one in counted:
+                    events.update(one.events)
+            visitors.add([one.visitors for one in counted])
+            messages.add([one.messages for one in counted])
+    order = sorted(events) if by == "day" else sorted(events, key=lambda key: (-events[key], key))
+    return Report(
+        Counts(events.total(), visitors.total, messages.total),
+        {key: Counts(events[key], visitors.by_key[key], messages.by_key[key]) for key in order},
+    )
 
 
 def refusals(store: Store, selection: Selection) -> dict[str, int]:
@@ -56,27 +95,35 @@ def refusals(store: Store, selection: Selection) -> dict[str, int]:
     return dict(store.read(query, selection.since, selection.until))
 
 
-def _report(connection: sqlite3.Connection, by: str, selection: Selection) -> Report:
+class _Share(NamedTuple):
+    """What was counted of some ids, by key; values by their hashes."""
+
+    events: Counter[str]
+    visitors: dict[str, set[int]]
+    messages: dict[str, set[int]]
+
+
+def _count(path: str, by: str, selection: Selection, part: int, parts: int, ids: range) -> _Share:
+    """Count the events of these ids, and those of their values whose hash is of this part."""
     where, parameters = selection.where()
-    ((span,),) = connection.execute("SELECT coalesce(max(id) - min(id) + 1, 0) FROM events")
-    events: Counter[str] = Counter()
-    visitors, messages = _Distinct(), _Distinct()
-    parts = max(0, span - 1) // PART + 1
-    for part in range(parts):
-        rows = connection.execute(f"SELECT {GROUPS[by]}, visitor, message_id FROM events WHERE {where}", parameters)
-        while page := rows.fetchmany(PAGE):
-            keys, visitor, message = zip(*page, strict=True)
-            if part == 0:
-                events.update(keys)
-            visitors.add(keys, visitor, part, parts)
-            messages.add(keys, message, part, parts)
-        visitors.end_part()
-        messages.end_part()
-    order = sorted(events) if by == "day" else sorted(events, key=lambda key: (-events[key], key))
-    return Report(
-        Counts(events.total(), visitors.total, messages.total),
-        {key: Counts(events[key], visitors.by_key[key], messages.by_key[key]) for key in order},
-    )
+    rows = f"SELECT {GROUPS[by]} AS key, visitor, message_id FROM events WHERE id >= ? AND id < ? AND {where}"
+    # As JSON: to make a row of each event would take more time than all that is done with it.
+    columns = "key, count(*), json_group_array(visitor), json_group_array(message_id)"
+    query = f"SELECT {columns} FROM ({rows}) GROUP BY key"
+
+    def count(connection: sqlite3.Connection) -> _Share:
+        share = _Share(Counter(), defaultdict(set), defaultdict(set))
+        for start in range(ids.start, ids.stop, PAGE):
+            page = (start, min(start + PAGE, ids.stop), *parameters)
+            for key, events, visitors, messages in connection.execute(query, page):
+                share.events[key] += events
+                for hashes, values in ((share.visitors, visitors), (share.messages, messages)):
+                    found = map(hash, json.loads(values))
+                    hashes[key].update(found if parts == 1 else (value for value in found if value % parts == part))
+        return share
+
+    with closing(Reader(path)) as reader:
+        return reader.look(count)
 
 
 class _Distinct:
@@ -88,21 +135,19 @@ class _Distinct:
     def __init__(self) -> None:
         self.total = 0
         self.by_key: Counter[str] = Counter()
-        self._hashes: defaultdict[str, set[int]] = defaultdict(set)
 
-    def add(self, keys: tuple[str, ...], values: tuple[str, ...], part: int, parts: int) -> None:
-        """Count those values whose hash is of this part."""
-        hashes = map(hash, values)
-        if len(set(keys)) == 1 and parts == 1:  # a page of one day, or of one mail: three times as fast
-            self._hashes[keys[0]].update(hashes)
-            return
-        for key, value in zip(keys, hashes, strict=True):
-            if value % parts == part:
-                self._hashes[key].add(value)
-
-    def end_part(self) -> None:
-        """All values of this part were added."""
-        self.total += len(set().union(*self._hashes.values()))
-        for key, hashes in self._hashes.items():
+    def add(self, shares: list[dict[str, set[int]]]) -> None:
+        """Count the hashes of a part, of which no other part has any; the sets are used up."""
+        united = []
+        for key in set().union(*shares):
+            hashes = _united([share[key] for share in shares if key in share])
             self.by_key[key] += len(hashes)
-        self._hashes.clear()
+            united.append(hashes)
+        self.total += len(_united(united))
+
+
+def _united(sets: list[set[int]]) -> set[int]:
+    """The union, made in the largest of the sets."""
+    united = max(sets, key=len, default=set())
+    united.update(*(each for each in sets if each is not united))
+    return united

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pixel_middleware.destinations.base import Destination, Record
 from pixel_middleware.sinks.failures import Failure, cause_of, failure_of, text_of
 from pixel_middleware.sinks.ledger import Ledger
+from pixel_middleware.sinks.pace import Pace
 from pixel_middleware.sinks.positions import Positions
 
 MOST_TRIES = 8  # of an event that fails alone
@@ -22,6 +23,8 @@ class Requests:
         self._ledger = ledger
         self._retry_min_s = retry_min_s
         self._retry_max_s = retry_max_s
+        self.pace = Pace(destination.max_per_second)
+        """What was sent lately, also what failed."""
         kind = type(destination)
         self._has_lanes = kind.lane is not Destination.lane or kind.lane_of is not Destination.lane_of
         self.suspect_due: float | None = None
@@ -68,10 +71,15 @@ class Requests:
             if not records:
                 return None
         try:
-            end = self._destination.begin(records)
+            end = self.begin(records)
         except BaseException as error:
             return self.failure(records, error)
         return self.end(records, end)
+
+    def begin(self, records: list[Record]) -> Callable[[], object]:
+        """Begin a request; what is returned waits for its end. Both raise what the destination does."""
+        self.pace.note(len(records))
+        return self._destination.begin(records)
 
     def end(self, records: list[Record], end: Callable[[], object]) -> Failure | None:
         """Wait for the end of a request that `begin` began; what it did not deliver, if anything."""

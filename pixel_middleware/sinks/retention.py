@@ -43,11 +43,11 @@ class Retention:
         self._given_up = 0
         self._added = 0
         self._slack = 0
-        self._trimmed_to = 0
+        self._trimmed_to = self._aged_to = 0
 
     def start_over(self) -> None:
         """The file is another one now."""
-        self._slack = self._trimmed_to = 0
+        self._slack = self._trimmed_to = self._aged_to = 0
 
     def make_room(self, connection: sqlite3.Connection, added: int) -> None:
         """After rows of `added` bytes were inserted, and before they are committed: see that they fit.
@@ -59,7 +59,10 @@ class Retention:
         if now - self._looked_at < _LOOK_EVERY_S and self._added <= self._slack:
             return
         self._looked_at, self._added = now, 0
-        disk = os.statvfs(self._path)
+        try:
+            disk = os.statvfs(self._path)
+        except FileNotFoundError:  # it was moved or deleted, which the commit says
+            return
         reserve = min(64 << 20, disk.f_blocks * disk.f_frsize // 10)
         left = disk.f_bavail * disk.f_frsize
         # What is stored stands in the write-ahead log first, and in the file later.
@@ -141,7 +144,7 @@ class Retention:
             self._given_up = 0
 
     def trim_old(self, connection: sqlite3.Connection) -> None:
-        """Take away refusals older than `keep_days`, and events that may go: 10,000 at most, and then the next call."""
+        """Take away refusals older than `keep_days`, and events that may go: of 10,000, and the next call goes on."""
         self._aged_at = time.monotonic()
         if self._keep_days is None:
             return
@@ -149,15 +152,16 @@ class Retention:
         connection.execute("DELETE FROM refusals WHERE at < ?", (moment.timestamp(),))
         before = timestamp(moment)
         floor = _floor(connection, self._own)
-        oldest = "SELECT id, received_at FROM events WHERE id <= ? ORDER BY id LIMIT 10000"
-        rows = connection.execute(oldest, ((1 << 62) if floor is None else floor,)).fetchall()
+        oldest = "SELECT id, received_at FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT 10000"
+        rows = connection.execute(oldest, (self._aged_to, (1 << 62) if floor is None else floor)).fetchall()
         too_old = [(id_,) for id_, received_at in rows if received_at < before]
         connection.executemany(
             "DELETE FROM events WHERE id = ? AND NOT EXISTS (SELECT 1 FROM setbacks WHERE setbacks.id = events.id)",
             too_old,
         )
-        if len(too_old) == 10000:
-            self._aged_at = float("-inf")
+        self._aged_to = 0
+        if len(too_old) == 10000:  # behind them, as some may be setbacks, and stay
+            self._aged_at, self._aged_to = float("-inf"), too_old[-1][0]
 
     def _trim(self, connection: sqlite3.Connection, used: int, excess: int) -> int:
         """Take away the oldest that may go, about `excess` bytes of those in use; how many there were."""

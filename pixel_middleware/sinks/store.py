@@ -37,7 +37,7 @@ class Store(forks.ForkAware):
     _wal_inode: tuple[int, int] | None = None
 
     def __init__(self, path: str | os.PathLike[str], on_new_file: Callable[[sqlite3.Connection], object]) -> None:
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(os.fspath(path))  # a daemon may change its directory
         self.identity: tuple[int, int] | None = None
         """Device and inode of the file that the writer has open, or had last."""
         self._on_new_file = on_new_file
@@ -107,16 +107,19 @@ class Store(forks.ForkAware):
                 _begin(connection)  # in here: a signal handler may raise as soon as it has begun
                 result = work(connection)
                 if self.identity_at_path() != self.identity:
-                    raise StorageError(f"{self.path} was moved or deleted; the next event makes a new file")
+                    raise FileNotFoundError
                 connection.execute("COMMIT")
                 if self._wal_inode is None:
                     self._wal_inode = identity_of(self.path + "-wal")
-            except BaseException:
+            except BaseException as error:
                 if connection.in_transaction:
                     with suppress(sqlite3.Error):
                         connection.execute("ROLLBACK")
                 if self.identity_at_path() != self.identity:
                     self._leave_lost_file()
+                    if isinstance(error, FileNotFoundError):  # whoever noticed first
+                        message = f"{self.path} was moved or deleted; the next event makes a new file"
+                        raise StorageError(message) from error
                 raise
             return result
 

@@ -27,9 +27,6 @@ MOST_SENT = 56 << 10  # bytes of the entries in one answer, which is 64 KiB at m
 MOST_READ = 20  # rows in memory at once, of 64 KiB at most
 MOST_COUNTED = 20_000  # rows that a file is asked for at once, for the chart: some 20 ms
 
-SECRET = "live_token"
-"""The name of the token in an event log's file."""
-
 _CURSOR = re.compile(r"([0-9a-f]{1,40})-([0-9]{1,15})-([0-9]{1,15})")
 
 
@@ -98,7 +95,7 @@ class ProcessFeed(forks.ForkAware):
             while self._bytes > MOST_KEPT or len(self._entries) > self._size:
                 self._bytes -= len(self._entries.popleft()[1].line)
             _count(self._seconds, int(now), outcome.name)
-            _forget_old(self._seconds, int(now))
+            _forget_far(self._seconds, int(now))
 
     def mark(self) -> object:
         """Differs from an earlier one if something may have come since."""
@@ -177,8 +174,8 @@ class LogFeed(forks.ForkAware):
         )
         begin = hidden if after is None or is_start else after
         # Who is too far behind goes on where the latest begin.
-        event = max(begin.event, hidden.event, newest.event - self._size)
-        refusal = max(begin.refusal, hidden.refusal, newest.refusal - self._size)
+        event = max(begin.event, newest.event - self._size)
+        refusal = max(begin.refusal, newest.refusal - self._size)
         page: list[bytes] = []
         size = 0
         rows = heapq.merge(
@@ -221,20 +218,17 @@ class LogFeed(forks.ForkAware):
             _count(self._seconds, now, "accepted", first - counted)
         query = "SELECT unixepoch(received_at), count(*) FROM events WHERE id > ? AND id <= ? GROUP BY 1"
         for second, count in self._store.read(query, first, newest.event):
-            if second is not None and second > now - CHART_S:
+            if second is not None:
                 _count(self._seconds, second, "accepted", count)
         self._counted = newest.event
-        _forget_old(self._seconds, now)
+        _forget_far(self._seconds, now)
         return {second: dict(counts) for second, counts in self._seconds.items()}
 
     def _bounds(self) -> tuple[Cursor, Cursor]:
         """What is not shown since a reset, and the newest."""
         reset = "SELECT generation, event, refusal FROM feed"
-        # With the file's inode, which another file may have later, goes a secret that only this one has.
         ((generation, event, refusal),) = self._store.read(reset) or [("", 0, 0)]
-        secret = self._store.read("SELECT value FROM secrets WHERE name = ?", SECRET)
-        of_file = f"{self._store.identity_at_path()} {secret} {generation}"
-        run = hashlib.sha256(of_file.encode()).hexdigest()[:16]
+        run = hashlib.sha256(f"{self._store.identity_at_path()} {generation}".encode()).hexdigest()[:16]
         return Cursor(run, event, refusal), Cursor(run, *_newest(self._store.read(_NEWEST)))
 
     def _events(self, after: int, up_to: int, wanted: Wanted) -> Iterator[tuple[str, int, Entry]]:
@@ -262,6 +256,6 @@ def _count(seconds: dict[int, dict[str, int]], second: int, outcome: str, count:
     counts[outcome] = counts.get(outcome, 0) + count
 
 
-def _forget_old(seconds: dict[int, dict[str, int]], now: int) -> None:
-    for old in [each for each in seconds if each <= now - CHART_S]:
-        del seconds[old]
+def _forget_far(seconds: dict[int, dict[str, int]], now: int) -> None:
+    for far in [each for each in seconds if abs(now - each) >= CHART_S]:  # some logs have events of years to come
+        del seconds[far]

@@ -29,9 +29,12 @@ from pixel_middleware.errors import ConfigurationError, StorageError
 from pixel_middleware.outcomes import OUTCOME
 from pixel_middleware.sinks.eventlog import EventLog
 from pixel_middleware.watch.entries import Wanted
-from pixel_middleware.watch.feed import CHART_S, SECRET, Cursor, LogFeed, ProcessFeed
+from pixel_middleware.watch.feed import CHART_S, Cursor, LogFeed, ProcessFeed
 from pixel_middleware.wire.answers import Answer
 from pixel_middleware.wire.printable import shorten
+
+SECRET = "live_token"
+"""The name of the token in an event log's file."""
 
 MOST_WAIT_S = 5.0  # how long a request may hold its thread
 LOOK_EVERY_S = 0.02
