@@ -14,11 +14,13 @@ def on_pypi(readme):
     return re.sub(r"(\]\()(?!https?:|#)", rf"\1{HOME}/blob/main/", readme)
 
 
+CLI = ["click>=8.1", "tqdm>=4.60", "urllib3>=2.0"]
+
 EXTRAS = {
     # processors.opens
     "bots": ["crawler-user-agents>=1.0"],
-    # `pixel-middleware serve`
-    "cli": ["click>=8.1", "tqdm>=4.60", "urllib3>=2.0", "waitress>=3.0"],
+    # `pixel-middleware`, without `serve`
+    "cli": CLI,
     # destinations.Kafka
     "kafka": ["confluent-kafka>=2.5"],
     # `pixel-middleware export --to events.parquet`
@@ -29,6 +31,8 @@ EXTRAS = {
     "rudderstack": ["urllib3>=2.0"],
     # processors.schema
     "schema": ["jsonschema>=4.20"],
+    # `pixel-middleware serve`
+    "serve": [*CLI, "granian>=2.5", "prometheus-client>=0.20"],
     # destinations.Webhook
     "webhook": ["urllib3>=2.0"],
 }

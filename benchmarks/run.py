@@ -11,7 +11,19 @@ from pathlib import Path
 import chart
 import measure
 
-ALL = ["in_process", "asgi_face", "memory", "served", "durability", "delivery", "kafka", "replaying", "opens", "asking"]
+ALL = [
+    "in_process",
+    "asgi_face",
+    "memory",
+    "served",
+    "collector",
+    "durability",
+    "delivery",
+    "kafka",
+    "replaying",
+    "opens",
+    "asking",
+]
 WHY = Path(__file__).parents[1] / "docs" / "why"
 
 

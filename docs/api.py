@@ -24,6 +24,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pixel_middleware.frameworks.django": ("PixelMiddleware", "PixelsConfig"),
     "pixel_middleware.frameworks.flask": ("Pixels",),
     "pixel_middleware.frameworks.pyramid": ("includeme", "add_pixels"),
+    "pixel_middleware.collector": (),
     "pixel_middleware.watch.live": ("LiveView",),
     "pixel_middleware.watch.metrics": ("PixelCollector",),
 }

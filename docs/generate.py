@@ -42,7 +42,7 @@ def options() -> str:
             f"`{row.name}`",
             f"`{types[row.name]}`",
             f"`{row.default!r}`",
-            as_text(row),
+            row.kind,
             html.escape(row.help, quote=False),
         ]
         for row in settings.SETTINGS
@@ -50,19 +50,19 @@ def options() -> str:
     return table("option", "type", "default", "as text", "", rows=rows)
 
 
-def as_text(row: settings.Setting) -> str:
-    """How the option is written in an ini file."""
-    if isinstance(row.default, bool):
-        return "`true` or `false`"
-    if isinstance(row.default, int):
-        return "a number"
-    return {
-        "prefix": "`/pixel/v1`",
-        "response": "`gif`",
-        "write_keys": "keys with spaces or commas between them, or `package.module:name` of the callable",
-        "processors": "`package.module:name` of each, with spaces or commas between them",
-        "refused": "`package.module:name`",
-    }[row.name]
+def output_options() -> str:
+    """What keeps the events, where no sink is made in Python."""
+    return rows_of(settings.OUTPUT_SETTINGS)
+
+
+def collector_options() -> str:
+    """What only the collector has."""
+    return rows_of(settings.SERVE_SETTINGS)
+
+
+def rows_of(options: tuple[settings.Setting, ...]) -> str:
+    rows = [[f"`{row.name}`", f"`{row.default!r}`", row.kind, row.help] for row in options]
+    return table("option", "default", "as text", "", rows=rows)
 
 
 def commands() -> str:
@@ -179,7 +179,8 @@ def table(*heads: str, rows: list[list[str]]) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    make.__name__: make for make in (options, commands, answers, headers, metrics, public_api)
+    make.__name__: make
+    for make in (options, output_options, collector_options, commands, answers, headers, metrics, public_api)
 }
 
 

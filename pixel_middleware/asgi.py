@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.types import WSGIEnvironment
 
 from pixel_middleware import settings
@@ -26,6 +26,9 @@ from pixel_middleware.middleware import ResponseMode, WriteKeys
 from pixel_middleware.outcomes import Stats
 from pixel_middleware.runtime import forks
 from pixel_middleware.wire.answers import Answer
+
+if TYPE_CHECKING:
+    from pixel_middleware.sinks import EventLog
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -112,6 +115,17 @@ class PixelMiddleware:
         """A snapshot of what became of the pixel requests that this process has answered."""
         return self._endpoint.stats()
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many requests had which outcome and reason, in this process."""
+        return self._endpoint.counts()
+
+    def keep_counts(self, log: "EventLog") -> None:
+        """Keep these counts in the file of `log` too, where `log.counts()` is the sum of all processes.
+
+        Nothing to do if `log` is the sink.
+        """
+        self._endpoint.keep_counts(log)
+
 
 class AsyncEndpoint(forks.ForkAware):
     """An `Endpoint` that works in threads of its own, at most `THREADS`, and takes `async def` sinks as well.
@@ -122,6 +136,8 @@ class AsyncEndpoint(forks.ForkAware):
     def __init__(self, sink: AnySink, **options: Any) -> None:
         settings.as_sink("sink", sink, may_await=True)
         self._endpoint = Endpoint(_awaiting(sink), **options)
+        if callable(getattr(sink, "keep_counts", None)):
+            self.keep_counts(sink)
         self.below = self._endpoint.below
         self._threads = _new_threads()
         forks.watch(self)
@@ -138,6 +154,14 @@ class AsyncEndpoint(forks.ForkAware):
     def stats(self) -> Stats:
         """What became of the pixel requests that this process has answered."""
         return self._endpoint.stats()
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """See `Endpoint.counts`."""
+        return self._endpoint.counts()
+
+    def keep_counts(self, log: Any) -> None:
+        """See `Endpoint.keep_counts`."""
+        self._endpoint.keep_counts(log)
 
     def after_fork_in_child(self) -> None:
         """The threads are the parent's: have others."""

@@ -77,10 +77,20 @@ class Endpoint:
         self._method_not_allowed = answers.method_not_allowed(methods)
         self._not_found = answers.not_found(self._prefix)
         self._outcomes = Outcomes(checked["refused"], self._trusted_proxies)
+        if callable(getattr(sink, "keep_counts", None)):
+            self.keep_counts(sink)
 
     def stats(self) -> Stats:
         """What became of the pixel requests that this process has answered."""
         return self._outcomes.stats()
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many requests of this process had which outcome and reason."""
+        return self._outcomes.counts()
+
+    def keep_counts(self, log: Any) -> None:
+        """Keep the counts in the file of an event log too; see `EventLog.keep_counts`."""
+        self._outcomes.keep_in(log)
 
     def answer(self, environ: WSGIEnvironment) -> Answer:
         """The answer to a request whose path begins with `below`. The body of the request is not read."""

@@ -6,13 +6,16 @@
 """
 
 from collections.abc import Callable, Collection, Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from pixel_middleware import settings
 from pixel_middleware.endpoint import Endpoint, start
 from pixel_middleware.events import Processor, Refusal, Sink
 from pixel_middleware.outcomes import Stats
+
+if TYPE_CHECKING:
+    from pixel_middleware.sinks import EventLog
 
 WriteKeys = Collection[str] | Callable[[str], bool]
 ResponseMode = Literal["auto", "text", "gif"]
@@ -96,3 +99,14 @@ class PixelMiddleware:
     def stats(self) -> Stats:
         """A snapshot of what became of the pixel requests that this process has answered."""
         return self._endpoint.stats()
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many requests had which outcome and reason, in this process."""
+        return self._endpoint.counts()
+
+    def keep_counts(self, log: "EventLog") -> None:
+        """Keep these counts in the file of `log` too, where `log.counts()` is the sum of all processes.
+
+        Nothing to do if `log` is the sink.
+        """
+        self._endpoint.keep_counts(log)

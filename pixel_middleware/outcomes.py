@@ -5,13 +5,15 @@ import os
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 from wsgiref.types import WSGIEnvironment
 
 from pixel_middleware.events import Event, Refusal
+from pixel_middleware.runtime import forks
 from pixel_middleware.wire.request import MOST_AGENT_BYTES, client_address, network_of, text
 
 _log = logging.getLogger("pixel_middleware")
@@ -63,28 +65,40 @@ class Stats(TypedDict):
 class _Cause:
     """A reason, a processor, or an error and the line that raised it: how often, and how often at the last log line."""
 
-    __slots__ = ("logged", "logged_at", "total")
+    __slots__ = ("logged", "logged_at", "reason", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
         self.total = self.logged = 0
         self.logged_at = -LOG_EVERY_S
 
 
-class Outcomes:
-    """Records what became of requests; `refused` gets each that became no event of the sink's. Thread-safe."""
+class Outcomes(forks.ForkAware):
+    """Records what became of requests; `refused` gets each that became no event of the sink's.
+
+    Thread-safe; a forked child counts from 0.
+    """
 
     def __init__(self, refused: Callable[[Refusal], object] | None = None, trusted_proxies: int = 0) -> None:
-        self._lock = threading.Lock()
         self._refused = refused
         self._trusted_proxies = trusted_proxies
-        self._accepted = 0
-        self._causes: dict[str, dict[str, _Cause]] = {name: {} for name in _LINES}
+        self._kept_in: dict[int, Callable[[], object]] = {}
+        self.after_fork_in_child()
+        forks.watch(self)
+
+    def keep_in(self, log: Any) -> None:
+        """Have the counts kept in the file of an event log too, unless they are."""
+        if id(log) not in self._kept_in:
+            self._kept_in[id(log)] = log.keep_counts(self.counts)
 
     def accept(self, environ: WSGIEnvironment, event: Event) -> None:
         """Count a request whose event the sink took."""
         environ[OUTCOME] = Outcome("accepted", event)
+        forks.notice(self)
         with self._lock:
             self._accepted += 1
+        for tell in self._kept_in.values():
+            tell()
 
     def record(self, environ: WSGIEnvironment, outcome: Outcome, error: Exception | None = None) -> None:
         """Count a request of any other outcome, a failure with its error, and leave it in its environ.
@@ -103,23 +117,28 @@ class Outcomes:
                 self._refused(describe(environ))
             except Exception as failure:  # it is only told, and must not change the answer
                 _log.error("refused= failed: %s", type(failure).__qualname__)
+        forks.notice(self)
         name = outcome.name
-        what = outcome.reason or outcome.by
+        what = reason = outcome.reason or outcome.by
         if error is not None:
             *_, (frame, line) = traceback.walk_tb(error.__traceback__)
             what = f"{what} at {os.path.basename(frame.f_code.co_filename)}:{line}"
         with self._lock:
             causes = self._causes[name]
             if what not in causes and len(causes) >= MOST_CAUSES:
-                what = OTHERS
-            cause = causes.setdefault(what, _Cause())
+                what = reason = OTHERS
+            cause = causes.setdefault(what, _Cause(reason))
             cause.total += 1
             now = time.monotonic()
             is_first = cause.total == 1
-            if not is_first and now - cause.logged_at < LOG_EVERY_S:
-                return
+            is_told = is_first or now - cause.logged_at >= LOG_EVERY_S
             count, total = cause.total - cause.logged, cause.total
-            cause.logged, cause.logged_at = total, now
+            if is_told:
+                cause.logged, cause.logged_at = total, now
+        for tell in self._kept_in.values():
+            tell()
+        if not is_told:
+            return
 
         if error is not None and is_first:
             _log.error("an event was not accepted, and its pixel was answered 503", exc_info=error)
@@ -144,8 +163,19 @@ class Outcomes:
             cause=by,
         )
 
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How often there was which outcome and reason: of a drop the processor, of a failure the exception's type."""
+        forks.notice(self)
+        with self._lock:
+            counts: Counter[tuple[str, str]] = Counter({("accepted", ""): self._accepted})
+            for name, causes in self._causes.items():
+                for cause in causes.values():
+                    counts[name, cause.reason] += cause.total
+            return counts
+
     def stats(self) -> Stats:
         """All counts at one moment."""
+        forks.notice(self)
         with self._lock:
             totals = {name: {what: cause.total for what, cause in each.items()} for name, each in self._causes.items()}
             return Stats(
@@ -154,3 +184,9 @@ class Outcomes:
                 failed=sum(totals["failed"].values()),
                 rejected=totals["rejected"],
             )
+
+    def after_fork_in_child(self) -> None:
+        """What was counted is the parent's."""
+        self._lock = threading.Lock()
+        self._accepted = 0
+        self._causes: dict[str, dict[str, _Cause]] = {name: {} for name in _LINES}

@@ -1,15 +1,17 @@
 """One table of all options: what each is, what it is if not given, how it is checked, and how its text is read.
 
-`PixelMiddleware`'s signature has the same names and defaults, with types; a test holds them equal. Ini files, and
-whatever else configures by text, read the table.
+`PixelMiddleware`'s signature has the same names and defaults, with types; a test holds them equal. Ini files, TOML, the
+environment, the command line and the reference in the docs read the tables.
 """
 
 import difflib
 import inspect
-import pkgutil
+import ipaddress
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from pixel_middleware import texts
 from pixel_middleware.errors import ConfigurationError
 
 Check = Callable[[str, Any], Any]
@@ -18,33 +20,41 @@ _DEEPEST = 200  # json.dumps and our own recursion must stay clear of Python's l
 
 
 class Setting(NamedTuple):
-    """A row: `check(name, given)` returns the checked value, `read(name, text)` makes a value of its text."""
+    """A row: `check(name, given)` returns the checked value, `read(name, text)` makes a value of its text.
+
+    `kind` says what the value is, and how it is written where everything is text.
+    """
 
     name: str
     default: Any
+    kind: str
     check: Check
     read: Callable[[str, str], Any]
     help: str
 
 
 def check(**given: Any) -> dict[str, Any]:
-    """The checked values of all options, their defaults where nothing is `given`. Raises `ConfigurationError`."""
+    """The checked values of the middleware's options, their defaults where nothing is `given`.
+
+    Raises `ConfigurationError`.
+    """
     return {row.name: row.check(row.name, given.get(row.name, row.default)) for row in SETTINGS}
 
 
-def read(given: Mapping[str, Any], also: Collection[str] = ()) -> dict[str, Any]:
+def read(given: Mapping[str, Any], rows: Iterable[Setting], also: Collection[str] = ()) -> dict[str, Any]:
     """The values of options given as text; those named in `also` stay text, and what is no text stays as it is.
 
     Raises `ConfigurationError`; of an unknown option it names the nearest.
     """
+    by_name = {row.name: row for row in rows}
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name in also:
             values[name] = value.strip() if isinstance(value, str) else value
-        elif name in _BY_NAME:
-            values[name] = _BY_NAME[name].read(name, value.strip()) if isinstance(value, str) else value
+        elif name in by_name:
+            values[name] = by_name[name].read(name, value.strip()) if isinstance(value, str) else value
         else:
-            known = [*also, *_BY_NAME]
+            known = [*also, *by_name]
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             others = ", ".join(sorted(set(known) - {nearest}))
             raise ConfigurationError(name, f"unknown option {name!r}; did you mean {nearest}? The others are {others}")
@@ -205,61 +215,142 @@ def _number_from(least: int, most: int | None = None) -> Check:
     return lambda option, given: as_number(option, given, least=least, most=most)
 
 
-# What texts become, before they are checked.
+def _or_none(check: Check) -> Check:
+    return lambda option, given: None if given is None else check(option, given)
 
 
-def _text(option: str, text: str) -> str:
-    return text
+def as_days(option: str, given: Any) -> float:
+    """A number of days."""
+    if not is_number(given, 0):
+        raise ConfigurationError.must_be(option, "None or a number of days, 0 or more", given)
+    return float(given)
 
 
-def _true_or_false(option: str, text: str) -> bool:
-    if text.lower() not in ("true", "yes", "on", "1", "false", "no", "off", "0"):
-        raise ConfigurationError.must_be(option, "true or false", text)
-    return text.lower() in ("true", "yes", "on", "1")
+def _named(option: str, given: Any) -> str:
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise ConfigurationError.must_be(option, "text that is not empty", given)
+    return os.fspath(given)
 
 
-def _digits(option: str, text: str) -> int:
+def _texts(option: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Collection):
+        raise ConfigurationError.must_be(option, "a list of texts", type(given).__name__)
+    if not all(isinstance(text, str) for text in given):
+        raise ConfigurationError(option, f"{option} must be a list of texts, and one of its items is none")
+    return tuple(given)
+
+
+def _networks(option: str, given: Any) -> tuple[str, ...]:
+    networks = _texts(option, given)
     try:
-        return int(text)
-    except ValueError:
-        raise ConfigurationError.must_be(option, "a whole number", text) from None
+        for network in networks:
+            ipaddress.ip_network(network)
+    except ValueError as error:
+        raise ConfigurationError(option, f"{option} must be networks like 10.0.0.0/8: {error}") from error
+    return networks
 
 
-def as_object(option: str, text: str) -> Any:
-    """What `package.module:name` names."""
-    try:
-        return pkgutil.resolve_name(text)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError.must_be(
-            option, f"package.module:name of something to import ({error})", text
-        ) from error
-
-
-def _keys(option: str, text: str) -> Any:
-    return as_object(option, text) if ":" in text else text.replace(",", " ").split()
-
+_KEYS = "a list of keys, or `module:name` of a callable"
+_SWITCH = "true or false"
+_NUMBER = "a whole number"
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("prefix", "/pixel/v1", as_prefix, _text, "where the pixels are"),
-    Setting("response", "auto", _image_mode, _text, '"text" or "gif" answer so whatever the client asks for'),
-    Setting("write_keys", None, _key_check, _keys, "a collection, or a callable (key) -> bool; None accepts any"),
-    Setting("require_anonymous_id", True, _flag, _true_or_false, "False: a userId may stand in"),
+    Setting("prefix", "/pixel/v1", "a path", as_prefix, texts.plain, "where the pixels are"),
+    Setting(
+        "response",
+        "auto",
+        "`auto`, `text` or `gif`",
+        _image_mode,
+        texts.plain,
+        '"text" or "gif" answer so whatever the client asks for',
+    ),
+    Setting(
+        "write_keys", None, _KEYS, _key_check, texts.keys, "a collection, or a callable (key) -> bool; None accepts any"
+    ),
+    Setting("require_anonymous_id", True, _SWITCH, _flag, texts.switch, "False: a userId may stand in"),
     Setting(
         "processors",
         (),
+        "a list of names of ours, or of `module:name`",
         _processors,
-        lambda option, text: [as_object(option, word) for word in text.replace(",", " ").split()],
+        texts.processors,
         "(event, request) -> event, or None to drop it",
     ),
-    Setting("trusted_proxies", 0, _number_from(0), _digits, "how many of your proxies append to X-Forwarded-For"),
-    Setting("amp", False, _flag, _true_or_false, "True: serve <prefix>/amp.json, a configuration for amp-analytics"),
-    Setting("beacons", False, _flag, _true_or_false, "True: a POST, as sendBeacon() makes it, records like a GET"),
-    Setting("max_query_bytes", 32768, _number_from(1), _digits, "longer query strings are refused"),
-    Setting("max_params", 1000, _number_from(1), _digits, "more parameters are refused"),
-    Setting("max_depth", 32, _number_from(1, _DEEPEST), _digits, "names of more parts are refused"),
-    Setting("refused", None, _refused, as_object, "gets each request that was refused, like log.refused"),
-    Setting("max_event_bytes", 65536, _number_from(1024), _digits, "events whose JSON is longer are refused"),
+    Setting(
+        "trusted_proxies",
+        0,
+        _NUMBER,
+        _number_from(0),
+        texts.whole_number,
+        "how many of your proxies append to X-Forwarded-For",
+    ),
+    Setting(
+        "amp", False, _SWITCH, _flag, texts.switch, "True: serve <prefix>/amp.json, a configuration for amp-analytics"
+    ),
+    Setting(
+        "beacons", False, _SWITCH, _flag, texts.switch, "True: a POST, as sendBeacon() makes it, records like a GET"
+    ),
+    Setting("max_query_bytes", 32768, _NUMBER, _number_from(1), texts.whole_number, "longer query strings are refused"),
+    Setting("max_params", 1000, _NUMBER, _number_from(1), texts.whole_number, "more parameters are refused"),
+    Setting("max_depth", 32, _NUMBER, _number_from(1, _DEEPEST), texts.whole_number, "names of more parts are refused"),
+    Setting(
+        "max_event_bytes",
+        65536,
+        _NUMBER,
+        _number_from(1024),
+        texts.whole_number,
+        "events whose JSON is longer are refused",
+    ),
+    Setting(
+        "refused", None, "`module:name`", _refused, texts.named, "gets each request that was refused, like log.refused"
+    ),
 )
 """Every option of `PixelMiddleware` beside its app and its sink."""
 
-_BY_NAME = {row.name: row for row in SETTINGS}
+OUTPUT_SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "output",
+        "events.db",
+        "a path",
+        _named,
+        texts.plain,
+        "file for the events: an event log if its name ends in .db or .sqlite, JSON Lines if in .jsonl",
+    ),
+    Setting("forward_to", (), "a list of `NAME=URL`", _texts, texts.words, "where an event log sends its events"),
+    Setting(
+        "max_bytes",
+        None,
+        _NUMBER,
+        _or_none(_number_from(65536)),
+        texts.whole_number,
+        "of an event log; with destinations 1 GiB by default, without them the disk is the bound",
+    ),
+    Setting(
+        "keep_days", None, "a number", _or_none(as_days), texts.number, "events older than this go, once delivered"
+    ),
+)
+"""What keeps the events, where no sink is made in Python."""
+
+SERVE_SETTINGS: tuple[Setting, ...] = (
+    Setting("live", True, _SWITCH, _flag, texts.switch, "whether / shows the events as they come"),
+    Setting("allow", (), "a list of networks", _networks, texts.items, "who may see the live view without its token"),
+    Setting("host", "127.0.0.1", "a name or an address", _named, texts.plain, "what `serve` listens on"),
+    Setting("port", 8080, _NUMBER, _number_from(0, 65535), texts.whole_number, "the port of `serve`; 0: any free one"),
+    Setting("workers", 1, _NUMBER, _number_from(1, 256), texts.whole_number, "processes of `serve`"),
+    Setting(
+        "threads",
+        32,
+        _NUMBER,
+        _number_from(1, 512),
+        texts.whole_number,
+        "threads of each process of `serve`; those that wait for the disk share a flush",
+    ),
+    Setting("quiet", False, _SWITCH, _flag, texts.switch, "whether `serve` prints no events"),
+)
+"""What only the collector has."""
+
+COLLECTOR_SETTINGS: tuple[Setting, ...] = (
+    *OUTPUT_SETTINGS,
+    *(row for row in SETTINGS if row.name != "refused"),  # its event log keeps what is refused
+    *SERVE_SETTINGS,
+)

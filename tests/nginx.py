@@ -23,6 +23,10 @@ http {{
     scgi_temp_path {folder}/scgi;
     access_log {folder}/access.log;
     {http}
+}}
+"""
+
+SERVER = """
     server {{
         listen 127.0.0.1:{port};
         location / {{
@@ -33,12 +37,16 @@ http {{
         }}
         {server}
     }}
-}}
 """
 
 
 def start_nginx(popen, folder: Path, port: int, upstream: int, http="", server=""):
     """Start one in `folder` with `popen(command)`, and return once it listens."""
+    start_site(popen, folder, port, http + SERVER.format(port=port, upstream=upstream, server=server))
+
+
+def start_site(popen, folder: Path, port: int, site: str):
+    """Start one with the servers of `site`, as a file in `conf.d` has them, and return once it listens."""
     config = folder / "nginx.conf"
-    config.write_text(CONFIG.format(folder=folder, port=port, upstream=upstream, http=http, server=server))
+    config.write_text(CONFIG.format(folder=folder, http=site))
     until_up(port, popen([NGINX, "-c", config, "-p", folder]))

@@ -4,11 +4,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -163,6 +165,98 @@ def test_a_broken_installation_is_not_taken_for_a_missing_extra(run_command, tmp
     assert "Traceback" in done.stderr
 
 
+# options, workers, and who does not read
+
+
+def test_a_check_says_what_is_right_and_touches_nothing(run_command, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        lake = f'{{ url = "kafka://127.0.0.1:{broker.getsockname()[1]}/t", "sasl.password" = "{{env:PASSWORD}}" }}'
+        (tmp_path / "pixels.toml").write_text(f'processors = ["honor_gpc"]\n[destinations]\nlake = {lake}\n')
+        done = run_command("serve", "--config", "pixels.toml", "--check", PASSWORD="hunter2")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == "The options are right: events go into events.db, and on to lake.\n"
+        broker.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody has connected
+            broker.accept()
+    assert sorted(os.listdir(tmp_path)) == ["pixels.toml"]
+    done = run_command("serve", "--config", "pixels.toml", "--check", "--output", "none/events.db", PASSWORD="hunter2")
+    assert (done.returncode, "none/events.db cannot be made: none cannot be written" in done.stderr) == (1, True)
+    done = run_command("serve", "--config", "pixels.toml", "--check")
+    assert (done.returncode, "pixels.toml: destinations.lake: {env:PASSWORD}: there is no" in done.stderr) == (2, True)
+
+
+def test_all_workers_are_seen_and_outlive_their_own_death(serve_command, tmp_path):
+    """1,000 pixels to four workers: 1,000 stored, and counted whichever of them is asked."""
+    (tmp_path / "pixels.toml").write_text('output = "four.db"\nwrite_keys = ["k"]\n')
+    process = serve_command("--config", "pixels.toml", "--workers", "4", "--threads", "4", "--quiet")
+    address = address_in(process.stdout.readline())
+    workers = children_of(process.pid)
+    for _ in range(10):
+        assert [get(address + TRACK)[0] for _ in range(98)] == [200] * 98
+        assert [get(address + path)[0] for path in (TRACK.replace("=k", "=x"), "pixel/v1/none")] == [400, 404]
+    with closing(EventLog(tmp_path / "four.db")) as log:
+        until(lambda: sum(log.counts().values()) == 1000, "all counts")
+        expected = {("accepted", ""): 980, ("rejected", "invalid_write_key"): 10, ("rejected", "not_found"): 10}
+        assert (log.counts(), log.stats()["events"]) == (expected, 980)
+    until(lambda: 'outcome="accepted",reason=""} 980.0' in get(f"{address}metrics")[1].decode(), "the sum")
+    assert json.loads(get(f"{address}health")[1])["events"] == 980
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    until(lambda: len(children_of(process.pid) - workers) == 4, "four others")
+
+    def is_answered():
+        with suppress(OSError):
+            return get(address + TRACK) == (200, b"OK")
+
+    until(is_answered, "an answer")
+    until(lambda: 'outcome="accepted",reason=""} 981.0' in get(f"{address}metrics")[1].decode(), "the sum goes on")
+
+
+def children_of(pid):
+    """The worker processes of a program; multiprocessing has one of its own beside them."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
+    return {int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()}
+
+
+def test_who_closes_or_does_not_read_its_output_loses_no_pixel(serve_command, tmp_path):
+    for reads in (True, False):
+        process = serve_command("--no-live")
+        address = address_in(process.stdout.readline())
+        if reads:
+            process.stdout.close()  # as `serve | head -1` does
+        long = f"{address}{TRACK}&messageId=" + "x" * 5000
+        assert [get(long)[0] for _ in range(40)] == [200] * 40
+        assert get(address)[0] == 404
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        assert log.stats()["events"] == 80
+
+
+def test_idle_connections_are_ended_and_long_heads_refused(serve_command):
+    host, port = address_in(serve_command("--quiet").stdout.readline())[7:-1].split(":")
+    address = (host, int(port))
+    with ExitStack() as connections:
+        idle = [connections.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(100)]
+        assert get(f"http://{host}:{port}/{TRACK}") == (200, b"OK")
+        for one in idle:
+            with suppress(ConnectionResetError):
+                assert one.recv(1000)[:12] in (b"", b"HTTP/1.1 408")
+    with socket.create_connection(address, PATIENCE_S) as connection:
+        with suppress(OSError):  # it need not read all of it
+            connection.sendall(b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionResetError):
+            assert connection.recv(1000)[:10] in (b"", b"HTTP/1.1 4")
+
+
+def test_without_granian_serve_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "granian", None)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.cli, ["serve"])
+    assert (done.exit_code, done.output) == (1, "Error: serve needs granian: pip install 'pixel-middleware[serve]'\n")
+    assert os.listdir(tmp_path) == []
+
+
 # forwarding
 
 
@@ -224,7 +318,7 @@ def test_serve_sends_a_backlog_before_any_request(serve_command, tmp_path, make_
             "two destinations are called h: give each a NAME",
         ),
         (["--forward-to", "=http://h"], "forward_to must be NAME=URL with a NAME of 1 to 100 printable characters"),
-        (["--forward-to", "lake=nowhere"], "Invalid value for '--forward-to': forward_to must be the URL of"),
+        (["--forward-to", "lake=nowhere"], "Invalid value for --forward-to: forward_to must be the URL of"),
         (["--allow", "everybody"], "Invalid value for --allow: "),
     ],
 )

@@ -564,7 +564,16 @@ def test_events_are_sent_to_each_destination(make_log, make_event):
     stats = log.stats()
     assert (one.sent, two.sent, stats["events"]) == (["a", "b", "c"], ["a", "b", "c"], 3)
     ages = {name: of_one.pop("last_success_age_s") for name, of_one in stats["destinations"].items()}
-    nothing = {"lag": 0, "oldest_age_s": 0.0, "held": 0, "dead": 0, "given_up": 0, "retried": 0, "last_error": ""}
+    nothing = {
+        "lag": 0,
+        "oldest_age_s": 0.0,
+        "held": 0,
+        "dead": 0,
+        "given_up": 0,
+        "retried": 0,
+        "last_error": "",
+        "cause": "",
+    }
     assert stats["destinations"] == dict.fromkeys(["one", "two"], nothing | {"sent": 3, "carries": True})
     assert all(age >= 0 for age in ages.values())
 

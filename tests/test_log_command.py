@@ -138,6 +138,7 @@ def test_json_is_one_object_with_all_of_it(mixed):
                 "sent": 2,
                 "retried": 1,
                 "last_error": "the events of lane 'bad' wait: unknown key",
+                "cause": "other",
                 "carrier": None,
                 "hangs": False,
                 "unclaimed": False,

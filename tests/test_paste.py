@@ -10,9 +10,8 @@ from dataplane import DataPlane
 from paste.deploy import loadapp
 from processes import until
 
-from pixel_middleware import ConfigurationError, PixelMiddleware, asgi
+from pixel_middleware import ConfigurationError
 from pixel_middleware.frameworks.paste import filter_app_factory, live_filter_factory
-from pixel_middleware.settings import SETTINGS
 from pixel_middleware.sinks import EventLog
 
 events = []
@@ -93,11 +92,6 @@ def test_every_option_can_be_given(load):
     ]
     assert reasons == ["invalid_write_key", "query_too_long", "too_many_parameters", "too_deep"]
     assert events == []
-
-
-def test_the_table_has_every_option_of_the_middleware_with_its_default():
-    defaults = {row.name: row.default for row in SETTINGS}
-    assert defaults == PixelMiddleware.__init__.__kwdefaults__ == asgi.PixelMiddleware.__init__.__kwdefaults__
 
 
 def is_known(key):

@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 import pytest
 from processes import PATIENCE_S
 
+from pixel_middleware.commands import following
 from pixel_middleware.sinks import EventLog, JSONLines
 
 COMMAND = [sys.executable, "-m", "pixel_middleware", "tail"]
@@ -49,6 +50,17 @@ def test_events_are_printed_as_they_come(popen, path, make_event):
     assert names(process.stdout.readline()) == ["new 2"]
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE_S) == 0
+
+
+def test_who_is_too_slow_is_told_how_many_are_left_out(path, make_event):
+    with closing(following.follow(path, 0, 5)) as told:
+        assert next(told) is None
+        put(path, *(make_event(f"new {number}", text="x" * 30_000) for number in range(12)))
+        *texts, left_out = iter(told.__next__, None)
+        assert [json.loads(text)["event"] for text in texts] == [f"new {number}" for number in range(len(texts))]
+        assert (len(texts), left_out) == (5, 7)
+        put(path, *(make_event(f"last {number}") for number in range(5)))
+        assert len([*iter(told.__next__, None)]) == 5
 
 
 @pytest.fixture

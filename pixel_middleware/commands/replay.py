@@ -83,10 +83,10 @@ def replay(
     sink = None if dry_run and not output.exists() else opened_sink(output, {} if dry_run else destinations)
     before = sink.stats() if isinstance(sink, EventLog) and destinations and not dry_run else None
     with bad_parameters(), closing(Known()) as known:
-        options = dict(text.partition("=")[::2] for text in texts)
+        options = settings.read(dict(text.partition("=")[::2] for text in texts), settings.SETTINGS)
         if wrong := {"prefix", "response", "trusted_proxies", "amp", "refused"} & options.keys():
             raise ConfigurationError("option", f"replay sets {', '.join(sorted(wrong))} itself")
-        replaying = Replay(prefix, statuses or (200,), known, since=since, until=until, **settings.read(options))
+        replaying = Replay(prefix, statuses or (200,), known, since=since, until=until, **options)
         stored = None if sink is None else Stored(output, sink if isinstance(sink, EventLog) else None)
         try:
             if stored is not None:

@@ -1,5 +1,6 @@
 """What the commands share: how files and destinations are given, and how events, numbers and errors are shown."""
 
+import logging
 import os
 import shutil
 import sys
@@ -20,6 +21,12 @@ from pixel_middleware.sinks.files import sink_to
 from pixel_middleware.sinks.stats import stats
 from pixel_middleware.sinks.store import Store
 from pixel_middleware.wire.printable import printable
+
+
+def log_to_stderr() -> None:
+    """Have the log's lines on stderr, each with its time."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
+
 
 DESTINATIONS = "a RudderStack data plane (https://...) or Kafka (kafka://host:9092/topic)"
 
@@ -76,7 +83,8 @@ def bad_parameters() -> Iterator[None]:
     except StorageError as error:
         raise click.BadParameter(str(error), param_hint="--output") from error
     except ConfigurationError as error:
-        raise click.BadParameter(str(error), param_hint=f"--{error.option.replace('_', '-')}") from error
+        option = error.option.partition(".")[0].replace("write_keys", "write_key").replace("_", "-")
+        raise click.BadParameter(str(error), param_hint=f"--{option}") from error
 
 
 @contextmanager

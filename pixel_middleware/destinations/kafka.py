@@ -84,8 +84,11 @@ class Kafka(RecordDestination):
         self._under_way: list[_Batch] = []
         self._troubles = Troubles()
         self._lines = OneAMinute()
+        # Checked without its brokers: a producer that knows any connects to them, and this one sends nothing.
+        unconnected = {"bootstrap.servers", "metadata.broker.list"}
+        checked = {name: value for name, value in self._config.items() if name not in unconnected}
         try:
-            self._library.Producer(self._config, logger=self._lines)
+            self._library.Producer(checked | {"log_level": 0}, logger=self._lines)
         except (self._library.KafkaException, TypeError, ValueError) as error:
             reason = error.args[0]
             what = f"options librdkafka takes ({reason.str() if hasattr(reason, 'str') else reason})"

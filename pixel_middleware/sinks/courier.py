@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pixel_middleware.destinations.base import Destination, Record
 from pixel_middleware.sinks.delivery import PATIENT_ROUNDS, Delivery
-from pixel_middleware.sinks.failures import Down, Failure, after_of, is_nobodys_fault, text_of
+from pixel_middleware.sinks.failures import Down, Failure, after_of, cause_of, is_nobodys_fault, text_of
 from pixel_middleware.sinks.lanes import FIRST_HOLD_S, Lanes
 from pixel_middleware.sinks.ledger import BEAT_S, Ledger
 from pixel_middleware.sinks.positions import OTHERS, Positions
@@ -106,7 +106,7 @@ class Courier:
         file = self._positions.file
         now = self._positions.position_and_epoch()
         if now is None:
-            self._ledger.log("it was dropped; nothing is sent any more")
+            self._ledger.log("it was dropped; nothing is sent any more", "dropped")
             self.forget()
             return False
         if now[1] != self._ledger.epoch or self._positions.file != file:  # an older copy was put in its place, say
@@ -250,7 +250,7 @@ class Courier:
     def _pause_for(self, error: BaseException) -> float:
         """How long to leave a destination alone that takes nothing."""
         self._ledger.failed()
-        self._ledger.log(f"nothing can be delivered, and the events are kept: {text_of(error)}")
+        self._ledger.log(f"nothing can be delivered, and the events are kept: {text_of(error)}", cause_of(error))
         after = after_of(error)
         ceiling = min(self._retry_max_s, self._retry_min_s * 2.0 ** min(self._delivery.failures, 30))
         self._delivery.failures += 1

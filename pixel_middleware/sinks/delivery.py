@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from pixel_middleware.destinations.base import Record
 from pixel_middleware.errors import Rejected
-from pixel_middleware.sinks.failures import Down, Failure, is_nobodys_fault, text_of
+from pixel_middleware.sinks.failures import Down, Failure, cause_of, is_nobodys_fault, text_of
 from pixel_middleware.sinks.lanes import UNTRIED, Lanes
 from pixel_middleware.sinks.ledger import Ledger
 from pixel_middleware.sinks.positions import Positions
@@ -225,7 +225,7 @@ class Delivery:
 
     def _suspect_first(self, record: Record, lane: str, error: BaseException) -> None:
         self._requests.suspect(record, lane, 1, text_of(error))
-        self._ledger.log(f"an event fails alone, and is tried again later: {text_of(error)}")
+        self._ledger.log(f"an event fails alone, and is tried again later: {text_of(error)}", cause_of(error))
 
     # Events that failed alone, and lanes that are asked again.
 

@@ -28,12 +28,14 @@ from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
 from pixel_middleware.runtime.threads import offload
 from pixel_middleware.sinks import interventions, kept_secrets
 from pixel_middleware.sinks.carrier import Carrier
+from pixel_middleware.sinks.counts import Cause, Counts
 from pixel_middleware.sinks.refusals import Refusals
 from pixel_middleware.sinks.retention import Retention
 from pixel_middleware.sinks.stats import LogStats, stats
 from pixel_middleware.sinks.store import Store
 
 EXIT_S = 5.0  # how long an exit waits for the batches under way; nothing depends on it
+PROBE_BYTES = 16384  # more than a usual event: it fails before all are refused
 
 _INSERT = (
     "INSERT INTO events (received_at, type, write_key, message_id, visitor, name, event) VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -77,8 +79,8 @@ class EventLog:
         destinations = _checked_destinations(destinations)
         if max_bytes is not None:
             settings.as_number("max_bytes", max_bytes, least=65536)
-        if keep_days is not None and not settings.is_number(keep_days, 0):
-            raise ConfigurationError.must_be("keep_days", "None or a number of days, 0 or more", keep_days)
+        if keep_days is not None:
+            settings.as_days("keep_days", keep_days)
         settings.as_number("batch_size", batch_size, least=1)
         if not (
             settings.is_number(retry_min_s, 0) and settings.is_number(retry_max_s, 0) and 0 < retry_min_s <= retry_max_s
@@ -102,6 +104,7 @@ class EventLog:
             for name, destination in destinations.items()
         }
         self._refusals = Refusals(self._store)
+        self._counts = Counts(self._store)
         try:
             self._store.write(self._retention.trim_old if self._retention.may_trim_old() else lambda connection: None)
             for carrier in self._carriers.values():
@@ -123,6 +126,17 @@ class EventLog:
         self._rows.put([_row(event) for event in events])
         self._wake()
 
+    def probe(self) -> None:
+        """Return if an event of up to `PROBE_BYTES` would be stored now. Raises `StorageError`, as a call would."""
+
+        def try_one(connection: sqlite3.Connection) -> None:
+            # Nobody sees it: it is gone before the commit. Its id takes none of those that are counted up.
+            connection.execute("INSERT INTO events VALUES (-1, '', '', '', '', '', '', ?)", (" " * PROBE_BYTES,))
+            self._retention.make_room(connection, PROBE_BYTES)
+            connection.execute("DELETE FROM events WHERE id = -1")
+
+        offload(lambda: self._store.write(try_one))
+
     def start(self) -> None:
         """Have this process carry, if no other does: `PixelMiddleware` calls it, and so does the first event."""
         if self._carriers:
@@ -137,6 +151,22 @@ class EventLog:
         own; it costs the request next to nothing, and never fails.
         """
         self._refusals.add(refusal)
+
+    def keep_counts(self, totals: Callable[[], Mapping[Cause, int]]) -> Callable[[], object]:
+        """Add what a process counts to the file, within a second, off the request's path.
+
+        `PixelMiddleware` does so if the log is its sink. `totals()` is how often there was which outcome and reason in
+        this process; what is returned is to be called when that has changed.
+        """
+        return self._counts.keep(totals)
+
+    def counts(self) -> dict[Cause, int]:
+        """How many requests had which outcome and reason, in all processes since the file was made.
+
+        Raises `StorageError`.
+        """
+        rows = self._store.read("SELECT outcome, reason, count FROM counts ORDER BY outcome, reason")
+        return {(outcome, reason): count for outcome, reason, count in rows}
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until what the log holds now is delivered to all destinations, or dead; whether it was, in that time."""
@@ -200,6 +230,7 @@ class EventLog:
         for carrier in self._carriers.values():
             carrier.stop(max(0.0, deadline - time.monotonic()))
         self._refusals.stop(max(0.0, deadline - time.monotonic()))
+        self._counts.stop(max(0.0, deadline - time.monotonic()))
         self._store.close()
 
     def _on_new_file(self, connection: sqlite3.Connection) -> None:

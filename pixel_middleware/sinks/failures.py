@@ -1,5 +1,6 @@
 """What a request to a destination did not deliver, and why."""
 
+import re
 from typing import Any, NamedTuple
 
 from pixel_middleware.destinations.base import Record
@@ -64,6 +65,16 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, RetryLater | Rejected):
         return said[:200] or type(error).__name__
     return f"{type(error).__name__}: {said}"[:200] if said else type(error).__name__
+
+
+def cause_of(error: BaseException) -> str:
+    """What went wrong, in a fixed word, for metrics."""
+    if isinstance(error, RetryLater):
+        return error.cause if isinstance(error.cause, str) and _WORD.fullmatch(error.cause) else "other"
+    return "rejected" if isinstance(error, Rejected) else "error"
+
+
+_WORD = re.compile("[a-z0-9_]{1,40}")
 
 
 def after_of(error: BaseException) -> float | None:

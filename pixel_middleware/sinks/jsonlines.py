@@ -15,6 +15,8 @@ from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.group_commit import Busy, GroupCommit, Ticket
 from pixel_middleware.runtime.threads import native_lock, native_rlock
 
+PROBE_BYTES = 65536  # left on the disk, or it counts as full
+
 
 class JSONLines:
     """Appends each event as one line of JSON, flushed to disk (`fdatasync`) before the call returns.
@@ -41,6 +43,13 @@ class JSONLines:
     def __call__(self, event: Event) -> None:
         """Return once the event is on disk."""
         self._lines.put(_line(event))
+
+    def probe(self) -> None:
+        """Return if an event would be stored now. Raises `StorageError`, as a call would. Stores nothing."""
+        self._lines.put(b"")
+        disk = os.statvfs(self._file.path)
+        if disk.f_bavail * disk.f_frsize < PROBE_BYTES:
+            raise StorageError(f"the disk of {self._file.path} is full")
 
     def put_many(self, events: Iterable[Event]) -> None:
         """Return once all events are on disk, by one flush. Raises `StorageError`: none was stored."""

@@ -4,7 +4,7 @@ import heapq
 import time
 
 from pixel_middleware.errors import RetryLater
-from pixel_middleware.sinks.failures import LONGEST_PAUSE_S, Failure, after_of, text_of
+from pixel_middleware.sinks.failures import LONGEST_PAUSE_S, Failure, after_of, cause_of, text_of
 from pixel_middleware.sinks.ledger import Ledger
 from pixel_middleware.sinks.positions import LATEST_HOLD_S, MOST_LANES, OTHERS, Lane, Positions
 from pixel_middleware.wire.printable import printable
@@ -73,7 +73,7 @@ class Lanes:
         self._ledger.failed()
         self._remember(name, lane)
         self._ledger.set_back(failure.records, name, lane.reason)
-        self._ledger.log(f"the events of lane {printable(name)[:80]!r} wait: {lane.reason}")
+        self._ledger.log(f"the events of lane {printable(name)[:80]!r} wait: {lane.reason}", cause_of(failure.error))
 
     def hold_untried(self, name: str, failure: Failure) -> None:
         """Leave a lane and these records for later, since there is no time to try it now."""

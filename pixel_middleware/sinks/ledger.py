@@ -19,6 +19,7 @@ _NO_SUMS: dict[str, Any] = {
     "retried": 0,
     "last_success_at": None,
     "last_error": None,
+    "last_cause": None,
     "last_error_at": None,
 }
 
@@ -88,9 +89,9 @@ class Ledger:
         """A request or a round failed for now."""
         self._sums["retried"] += 1
 
-    def log(self, message: str) -> None:
-        """Keep it as the last error, and log it, once a minute."""
-        self._sums["last_error"], self._sums["last_error_at"] = message[:300], time.time()
+    def log(self, message: str, cause: str) -> None:
+        """Keep it as the last error, and log it, once a minute. `cause` is the trouble in a fixed word."""
+        self._sums |= {"last_error": message[:300], "last_cause": cause, "last_error_at": time.time()}
         now = time.monotonic()
         if now - self._logged_at >= LOG_EVERY_S:
             self._logged_at = now
@@ -109,7 +110,7 @@ class Ledger:
         try:
             is_ours = self._positions.save(self.position, self._in_file, self.epoch, sums, self._unsaved)
         except StorageError as error:
-            self.log(f"its position cannot be written, and is kept in memory: {error}")
+            self.log(f"its position cannot be written, and is kept in memory: {error}", "file")
             if len(self._unsaved) > _MOST_UNSAVED:
                 raise
             return False

@@ -189,6 +189,7 @@ _SAVE = """
         retried = retried + :retried,
         last_success_at = coalesce(:last_success_at, last_success_at),
         last_error = coalesce(:last_error, last_error),
+        last_cause = coalesce(:last_cause, last_cause),
         last_error_at = coalesce(:last_error_at, last_error_at)
     WHERE name = :name AND epoch = :epoch AND position = :before
 """

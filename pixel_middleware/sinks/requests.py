@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from pixel_middleware.destinations.base import Destination, Record
-from pixel_middleware.sinks.failures import Failure, failure_of, text_of
+from pixel_middleware.sinks.failures import Failure, cause_of, failure_of, text_of
 from pixel_middleware.sinks.ledger import Ledger
 from pixel_middleware.sinks.pace import Pace
 from pixel_middleware.sinks.positions import Positions
@@ -120,8 +120,8 @@ class Requests:
     def bury(self, record: Record, lane: str, reason: str) -> None:
         """It is not tried again."""
         self._ledger.bury(record, lane, reason)
-        self._ledger.log(f"an event was refused for good: {reason}")
+        self._ledger.log(f"an event was refused for good: {reason}", "rejected")
         try:
             self._destination.bury(record, reason)
         except BaseException as error:
-            self._ledger.log(f"the destination could not take note of a dead letter: {text_of(error)}")
+            self._ledger.log(f"the destination could not take note of a dead letter: {text_of(error)}", cause_of(error))

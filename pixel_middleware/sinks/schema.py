@@ -43,6 +43,7 @@ _STEPS = (
             given_up INTEGER NOT NULL DEFAULT 0,
             last_success_at REAL,
             last_error TEXT NOT NULL DEFAULT '',
+            last_cause TEXT NOT NULL DEFAULT '',  -- the same in a fixed word
             last_error_at REAL
         ) WITHOUT ROWID
         """,
@@ -89,11 +90,10 @@ _STEPS = (
         """,
         """
         CREATE TABLE counts (
-            worker TEXT NOT NULL,
-            outcome TEXT NOT NULL,
-            reason TEXT NOT NULL,
-            count INTEGER NOT NULL,
-            PRIMARY KEY (worker, outcome, reason)
+            outcome TEXT NOT NULL,  -- accepted, dropped, failed, rejected
+            reason TEXT NOT NULL,  -- of a rejection, or the processor that dropped, or the exception's type
+            count INTEGER NOT NULL,  -- of requests, by all processes since the file was made
+            PRIMARY KEY (outcome, reason)
         ) WITHOUT ROWID
         """,
     ),

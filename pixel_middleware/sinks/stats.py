@@ -35,6 +35,8 @@ class DestinationStats(TypedDict):
     """How long ago the destination last took something."""
     last_error: str
     """What went wrong last; `""` if nothing did."""
+    cause: str
+    """The same in a fixed word, such as `timeout`; `""` if the destination has taken something since."""
     carries: bool
     """Whether this process is the one that sends."""
 
@@ -60,6 +62,7 @@ def stats(store: Store, carried: Iterable[str] = ()) -> LogStats:
     )
     columns = (
         "d.name, position, carrier, beat_at, sent, retried, given_up, last_success_at, last_error, "
+        "CASE WHEN last_error_at >= coalesce(last_success_at, 0) THEN last_cause ELSE '' END, "
         "(SELECT count(*) FROM setbacks WHERE destination = d.name AND state = 'held'), "
         "(SELECT count(*) FROM setbacks WHERE destination = d.name AND state = 'dead'), "
         "(SELECT received_at FROM events WHERE id = (SELECT min(id) FROM events WHERE id > d.position)), "
@@ -69,11 +72,13 @@ def stats(store: Store, carried: Iterable[str] = ()) -> LogStats:
     now = time.time()
     destinations: dict[str, DestinationStats] = {}
     for row in store.read(f"SELECT {columns} FROM destinations d ORDER BY d.name"):
-        name, position, carrier, beat_at, sent, retried, given_up, last_success_at, last_error, held, dead, *first = row
+        name, position, carrier, beat_at, sent, retried, given_up, last_success_at, last_error, *more = row
+        cause, held, dead, *first = more
         lag = max(0, (newest or 0) - position)
         if lag and carrier and now - beat_at > HUNG_S:
             silent_s = now - beat_at
             last_error = f"process {carrier} carries, and has said nothing for {silent_s:.0f} s: it hangs, or is gone"
+            cause = "hangs"
         age_s = 0.0
         for received_at in first:
             if received_at is not None:
@@ -89,6 +94,7 @@ def stats(store: Store, carried: Iterable[str] = ()) -> LogStats:
             retried=retried,
             last_success_age_s=None if last_success_at is None else max(0.0, now - last_success_at),
             last_error=last_error,
+            cause=cause,
             carries=name in carried,
         )
     return LogStats(

@@ -6,11 +6,11 @@
     app = PixelMiddleware(app, log)
     REGISTRY.register(PixelCollector(app, log))
 
-`pixel_requests_total{outcome, reason}` counts requests of this process. What stands about the log and its destinations
-is the file's, whichever process is asked.
+With a log, all numbers are the file's, whichever process is asked: `pixel_requests_total{outcome, reason}` is the
+sum of all workers, a second old at most. Without one, it counts the requests of this process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pixel_middleware.errors import StorageError
 from pixel_middleware.middleware import PixelMiddleware
@@ -32,27 +32,31 @@ class PixelCollector(Collector):
     def __init__(self, middleware: PixelMiddleware, log: EventLog | None = None) -> None:
         self._middleware = middleware
         self._log = log
+        if log is not None:
+            middleware.keep_counts(log)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics of this moment; of a log that cannot be read, that alone. Never an error's text."""
-        requests = CounterMetricFamily(
-            "pixel_requests", "Pixel requests by what became of them.", labels=["outcome", "reason"]
-        )
-        answered = self._middleware.stats()
-        requests.add_metric(["accepted", ""], answered["accepted"])
-        requests.add_metric(["dropped", ""], answered["dropped"])
-        requests.add_metric(["failed", ""], answered["failed"])
-        for reason, count in answered["rejected"].items():
-            requests.add_metric(["rejected", reason], count)
-        yield requests
-        if self._log is not None:
-            try:
-                stats = self._log.stats()
-            except StorageError:
-                stats = None
-            yield GaugeMetricFamily("pixel_log_readable", "Whether the file of the log can be read.", stats is not None)
-            if stats is not None:
-                yield from _of_log(stats)
+        if self._log is None:
+            yield _requests(self._middleware.counts())
+            return
+        try:
+            counts, stats = self._log.counts(), self._log.stats()
+        except StorageError:
+            yield GaugeMetricFamily("pixel_log_readable", "Whether the file of the log can be read.", 0)
+            return
+        yield _requests(counts)
+        yield GaugeMetricFamily("pixel_log_readable", "Whether the file of the log can be read.", 1)
+        yield from _of_log(stats)
+
+
+def _requests(counts: Mapping[tuple[str, str], int]) -> CounterMetricFamily:
+    requests = CounterMetricFamily(
+        "pixel_requests", "Pixel requests by what became of them.", labels=["outcome", "reason"]
+    )
+    for cause, count in counts.items():
+        requests.add_metric(cause, count)
+    return requests
 
 
 _GAUGES = (
@@ -81,3 +85,12 @@ def _of_log(stats: LogStats) -> Iterator[Metric]:
                 if value is not None:  # it never took anything
                     metric.add_metric([destination], value)
             yield metric
+    trouble = GaugeMetricFamily(
+        "pixel_log_trouble",
+        "What has kept a destination from taking events, until now.",
+        labels=["destination", "cause"],
+    )
+    for destination, of_one in stats["destinations"].items():
+        if of_one["cause"]:
+            trouble.add_metric([destination, of_one["cause"]], 1)
+    yield trouble
