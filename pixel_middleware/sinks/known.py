@@ -25,7 +25,8 @@ class Known:
     """
 
     def __init__(self, events: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._rows = sqlite3.connect("", isolation_level=None)
+        # Whoever forgets to close it leaves that to whatever thread collects the garbage.
+        self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._rows.execute("PRAGMA synchronous = OFF")
         self._rows.execute("PRAGMA journal_mode = OFF")
         self._rows.execute("CREATE TABLE ids (id INTEGER PRIMARY KEY, at INTEGER)")
