@@ -4,6 +4,9 @@ It forks after the first event, and prints the messageId of each that is recorde
 """
 
 import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
 
 if "gevent" in sys.argv:
     from gevent import monkey

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,26 +82,24 @@ def replay(
     sys.path.insert(0, "")  # for processors of your own
     sink = None if dry_run and not output.exists() else opened_sink(output, {} if dry_run else destinations)
     before = sink.stats() if isinstance(sink, EventLog) and destinations and not dry_run else None
-    with bad_parameters(), closing(Known()) as known:
+    with bad_parameters(), ExitStack() as opened_files:
+        if sink is not None:
+            opened_files.callback(sink.close)
+        known = opened_files.enter_context(closing(Known()))
         options = settings.read(dict(text.partition("=")[::2] for text in texts), settings.SETTINGS)
         if wrong := {"prefix", "response", "trusted_proxies", "amp", "refused"} & options.keys():
             raise ConfigurationError("option", f"replay sets {', '.join(sorted(wrong))} itself")
         replaying = Replay(prefix, statuses or (200,), known, since=since, until=until, **options)
-        stored = None if sink is None else Stored(output, sink if isinstance(sink, EventLog) else None)
-        try:
-            if stored is not None:
-                known.learn(stored.new())
-            target = None if dry_run else sink
-            with tqdm(total=size_of(logs), unit="B", unit_scale=True, disable=None) as bar:
-                for path in logs[:-1] if follow else logs:
-                    _replay_one(path, replaying, target, bar)
-            if follow:
-                _follow(logs[-1], replaying, known, stored, target)
-        finally:
-            if stored is not None:
-                stored.close()
-            if sink is not None:
-                sink.close()
+        stored = None
+        if sink is not None:
+            stored = opened_files.enter_context(closing(Stored(output, sink if isinstance(sink, EventLog) else None)))
+            known.learn(stored.new())
+        target = None if dry_run else sink
+        with tqdm(total=size_of(logs), unit="B", unit_scale=True, disable=None) as bar:
+            for path in logs[:-1] if follow else logs:
+                _replay_one(path, replaying, target, bar)
+        if follow:
+            _follow(logs[-1], replaying, known, stored, target)
     for outcome, count in replaying.counts.most_common():
         click.echo(f"{count:>9,}  {'would be stored' if dry_run and outcome == 'stored' else outcome}")
     if isinstance(sink, EventLog) and before is not None and not follow:
