@@ -72,7 +72,7 @@ def test_a_scraper_reads_every_count(serve, log):
         ("pixel_requests_total", "rejected", "missing_event"): 1,
         ("pixel_log_readable",): 1,
         ("pixel_log_events",): 4,
-        ("pixel_log_lag_events", "lake"): 0,
+        ("pixel_log_lag", "lake"): 0,
         ("pixel_log_held_events", "lake"): 1,
         ("pixel_log_dead_events", "lake"): 1,
         ("pixel_log_carries", "lake"): 1,
@@ -90,7 +90,7 @@ def test_a_destination_that_never_took_anything_has_no_age_of_success(tmp_path):
         app = PixelMiddleware(lambda environ, start_response: [], log)
         families = {family.name: family.samples for family in PixelCollector(app, log).collect()}
     assert families["pixel_log_last_success_age_seconds"] == []
-    assert [sample.labels for sample in families["pixel_log_lag_events"]] == [{"destination": "lake"}]
+    assert [sample.labels for sample in families["pixel_log_lag"]] == [{"destination": "lake"}]
 
 
 def test_a_log_that_cannot_be_read_is_a_metric_too(serve, log, tmp_path):

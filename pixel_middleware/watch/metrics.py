@@ -60,7 +60,7 @@ def _requests(counts: Mapping[tuple[str, str], int]) -> CounterMetricFamily:
 
 
 _GAUGES = (
-    ("lag", "pixel_log_lag_events", "Events that a destination is behind the newest."),
+    ("lag", "pixel_log_lag", "Events that a destination is behind the newest."),
     ("oldest_age_s", "pixel_log_oldest_event_age_seconds", "How long the oldest undelivered event has waited."),
     ("held", "pixel_log_held_events", "Events that failed, or whose lane is on hold, and that are tried again."),
     ("dead", "pixel_log_dead_events", "Events that a destination refused for good."),
