@@ -628,7 +628,10 @@ def test_a_hold_on_nothing_ends(make_rig, make_events):
 # What was acknowledged
 
 
-def test_what_was_acknowledged_is_not_sent_again_while_the_position_cannot_be_written(make_rig, make_events, caplog):
+def test_what_was_acknowledged_is_not_sent_again_while_the_position_cannot_be_written(
+    make_rig, make_events, caplog, monkeypatch
+):
+    monkeypatch.setattr("pixel_middleware.sinks.store.WAIT_S", 0.0)
     rig = make_rig(Recorder(), batch_size=10)
     rig.put(*make_events(*range(100)))
     with closing(sqlite3.connect(rig.path)) as other:

@@ -839,6 +839,12 @@ def test_a_process_that_forks_leaves_the_carrying_to_its_child(make_log, path, m
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def test_a_forked_child_carries_without_an_event_of_its_own(make_log, in_child):
+    log = make_log({"it": Recorder()})
+    log.start()
+    in_child(lambda: until(lambda: log.stats()["destinations"]["it"]["carries"]))
+
+
 def test_a_fork_waits_for_no_destination(make_log, make_event, in_child):
     asked, go_on = threading.Event(), threading.Event()
     log = make_log({"it": Recorder(lambda: asked.set() or (go_on.wait(PATIENCE_S) and None))})

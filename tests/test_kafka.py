@@ -303,7 +303,8 @@ def test_a_topic_for_dead_letters_that_does_not_exist_is_an_error(kafka, make_ev
         kafka(dead_letters="no dead!").bury(Record.of(make_event()), "why")
 
 
-def test_no_broker_is_a_reason_to_retry_that_names_the_cause(make_event, free_port):
+def test_no_broker_is_a_reason_to_retry_that_names_the_cause(make_event, free_port, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.destinations.kafka.METADATA_TIMEOUT_S", 2.0)
     sender = Kafka(TOPIC, {"bootstrap.servers": f"127.0.0.1:{free_port}"})
     events = [make_event(), make_event()]
     with pytest.raises(RetryLater, match=r"no broker can be reached: 127.0.0.1:.*Connection refused$") as caught:
@@ -312,7 +313,8 @@ def test_no_broker_is_a_reason_to_retry_that_names_the_cause(make_event, free_po
     sender.close()
 
 
-def test_a_name_that_does_not_resolve_says_so(make_event):
+def test_a_name_that_does_not_resolve_says_so(make_event, monkeypatch):
+    monkeypatch.setattr("pixel_middleware.destinations.kafka.METADATA_TIMEOUT_S", 2.0)
     sender = Kafka(TOPIC, {"bootstrap.servers": "no.such.host.invalid:9092"})
     with pytest.raises(RetryLater, match=r"a broker's name does not resolve: no\.such\.host") as caught:
         sender.send([make_event()])
@@ -462,6 +464,16 @@ def test_what_was_refused_waits_if_the_brokers_go_away_while_it_is_sorted_out(ka
     with pytest.raises(RetryLater, match="did not acknowledge in time") as caught:
         undelivered.raise_if_any()
     assert (caught.value.events, caught.value.cause) == ([first, *rest], "timeout")
+
+
+def test_an_outage_outweighs_the_trouble_of_a_topic(make_event):
+    undelivered = Undelivered()
+    one, two = [Record.of(make_event(name)) for name in ("one", "two")]
+    undelivered.retry([one], RetryLater("topic 'gone' is missing", after=5, hold=True))
+    undelivered.retry([two], RetryLater("no broker can be reached"))
+    with pytest.raises(RetryLater, match=r"^no broker can be reached$") as caught:
+        undelivered.raise_if_any()
+    assert (caught.value.hold, caught.value.events) == (False, [one, two])
 
 
 def test_an_error_of_another_kind_is_said_by_librdkafkas_name(kafka):

@@ -76,6 +76,8 @@ def site(request, start, tmp_path, free_port):
     site = Site(tmp_path, free_port)
     site.write("one")
     (tmp_path / "site.ini").write_text(INI.format(port=free_port))
+    # With watchdog, which mkdocs brings, Werkzeug hears of each file that any Python opens, until it hears no more.
+    (tmp_path / "watchdog.py").write_text("raise ImportError")
     framework, command = SERVERS[request.param]
     site.server = start(
         *[word.format(port=free_port, folder=tmp_path) for word in command],

@@ -387,6 +387,7 @@ def test_a_forked_child_makes_connections_of_its_own(plane, make_event, in_child
     in_child(lambda: sender.send([make_event("child")]))
     sender.send([make_event("parent again")])
     assert [event["event"] for event in plane.stored] == ["parent", "child", "parent again"]
+    assert plane.connections == 2  # one each
 
 
 @pytest.mark.parametrize(

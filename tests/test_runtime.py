@@ -270,6 +270,11 @@ def test_who_asks_again_and_again_lets_those_who_wait_be_first(tmp_path):
     lock.end_turn()
     until(lambda: had.is_set() or not lock.take_turn(wait=False) or lock.end_turn(), "it was first")
     thread.join()
+    lock._waiting.append(thread)  # as while the turn is free, and who waits for it has not noticed yet
+    assert not lock.take_turn(wait=False)
+    lock._waiting.clear()
+    assert lock.take_turn(wait=False)
+    lock.end_turn()
     lock.close()
 
 
@@ -278,6 +283,7 @@ def test_a_lock_file_that_was_removed_meanwhile_is_made_anew(tmp_path):
     assert lock.take_turn(wait=False)
     (tmp_path / "lock").unlink()
     assert lock.claim(5, lock)  # which closes the old file
+    assert (tmp_path / "lock").exists()
     lock.end_turn()
     assert lock.take_turn(wait=True)
     lock.end_turn()

@@ -209,6 +209,12 @@ def sent_by_user(url):
 def test_a_long_url_warns():
     with pytest.warns(UserWarning, match="this pixel URL has 2088 bytes, and mail clients cut URLs above 2000"):
         track(properties={"text": "x" * 2000})
+    assert len(track(properties={"text": "x" * 1912})) == 2000  # without a warning, which would be an error
+
+
+def test_an_empty_key_signs_nothing():
+    with pytest.raises(UnsendableEvent, match="signing_key is empty"):
+        track(signing_key="")
 
 
 TAG = pixel_tag(BASE, "track", write_key="k", anonymous_id='"><script>', event="e")

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from pixel_middleware.sinks.known import Known, Stored
 BATCH = 2000  # events a commit
 POLL_S = 0.3
 TRY_AGAIN_S = 1.0
-SAY_EVERY_S = 60.0
 FORGET_AFTER = 1_000_000  # lines that were followed: what is known of them takes some 40 MB
 REMEMBER_S = 86400.0
 
@@ -130,7 +129,7 @@ def _follow(
     followed = 0
     with _signalled() as is_over, closing(GrowingFile(path, LONGEST_LINE)) as file:
         click.echo(f"{path} is followed; Ctrl-C ends it.", err=True)
-        for lines in file.blocks():
+        for lines in file.blocks():  # pragma: no branch - it never ends
             if stored is not None:
                 known.learn(stored.new())  # what is collected live is stored before its line is written
             events = list(replaying.events(lines))
@@ -147,18 +146,16 @@ def _follow(
 
 
 def _put(events: list[Event], sink: JSONLines | EventLog, is_over: Callable[[], bool]) -> None:
-    """Store the events, however long that takes."""
-    said_at = -SAY_EVERY_S
-    while True:
-        try:
+    """Store the events, however long that takes. Raises `StorageError` if it fails when all is over."""
+    try:
+        return sink.put_many(events)
+    except StorageError as error:
+        click.echo(f"{error}; it is tried again", err=True)
+    while not is_over():
+        time.sleep(TRY_AGAIN_S)
+        with suppress(StorageError):
             return sink.put_many(events)
-        except StorageError as error:
-            if is_over():
-                raise
-            if time.monotonic() - said_at >= SAY_EVERY_S:
-                said_at = time.monotonic()
-                click.echo(f"{error}; it is tried again", err=True)
-            time.sleep(TRY_AGAIN_S)
+    sink.put_many(events)
 
 
 @contextmanager

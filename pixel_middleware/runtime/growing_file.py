@@ -83,7 +83,7 @@ class _Part:
 
     def blocks(self) -> Iterator[list[bytes]]:
         """Its lines, up to its end for now, or until it is truncated."""
-        while not self.is_truncated:
+        while True:
             known = len(self._before)
             data = os.pread(self._fd, known + BLOCK, self._position - known)
             self.is_truncated = not data.startswith(self._before)

@@ -110,7 +110,7 @@ class Stored:
 
     def _texts(self) -> Iterator[str | bytes]:
         if self._lines is not None:
-            for lines in self._lines.blocks():
+            for lines in self._lines.blocks():  # pragma: no branch - it never ends
                 if not lines:
                     break
                 yield from lines
