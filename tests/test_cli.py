@@ -115,7 +115,7 @@ def test_nothing_that_a_client_sends_controls_the_terminal(collector):
 def test_an_output_that_cannot_be_written_is_an_error_at_start(run_command):
     done = run_command("serve", "--output", "missing/events.jsonl")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "cannot open missing/events.jsonl: No such file or directory" in done.stderr
+    assert "/missing/events.jsonl: No such file or directory" in done.stderr
 
 
 def test_a_port_in_use_is_an_error_at_start_and_makes_no_file(collector, run_command, tmp_path):
@@ -190,6 +190,7 @@ def test_all_workers_are_seen_and_outlive_their_own_death(serve_command, tmp_pat
     (tmp_path / "pixels.toml").write_text('output = "four.db"\nwrite_keys = ["k"]\n')
     process = serve_command("--config", "pixels.toml", "--workers", "4", "--threads", "4", "--quiet")
     address = address_in(process.stdout.readline())
+    assert "/pixel/v1/track?writeKey=demo" in process.stdout.readline()  # and no token, which is no journal's
     workers = children_of(process.pid)
     for _ in range(10):
         assert [get(address + TRACK)[0] for _ in range(98)] == [200] * 98
@@ -311,7 +312,7 @@ def test_serve_sends_a_backlog_before_any_request(serve_command, tmp_path, make_
         (["--forward-to", "nowhere"], "forward_to must be the URL of a data plane"),
         (["--forward-to", "kafka://host:9092"], "or kafka://host:9092/topic"),
         (["--forward-to", "kafka://host:9092/topic?acks=most"], "config must be options librdkafka takes"),
-        (["--output", "missing/x.db"], "cannot use missing/x.db"),
+        (["--output", "missing/x.db"], "/missing/x.db: "),
         (["--output", "x.txt"], "output must be a file whose name ends in .db, .sqlite or .jsonl"),
         (
             ["--forward-to", "http://h:1", "--forward-to", "http://h:2"],
@@ -334,7 +335,7 @@ def test_a_file_that_is_no_log_is_refused_without_litter(run_command, tmp_path, 
     (tmp_path / "other.db").write_bytes(content)
     before = sorted(os.listdir(tmp_path))
     done = run_command("serve", "--port", "0", "--output", "other.db", "--forward-to", "http://127.0.0.1:9")
-    assert (done.returncode, "cannot use other.db: " in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+    assert (done.returncode, "/other.db: " in done.stderr, "Traceback" in done.stderr) == (2, True, False)
     assert (sorted(os.listdir(tmp_path)), (tmp_path / "other.db").read_bytes()) == (before, content)
 
 

@@ -32,6 +32,7 @@ HEAD_S = 10  # in which a request's head must come, also on a connection that is
 GRACE_S = 10  # for requests under way when it is to stop; then workers are killed
 LINES = 30  # printed at once, at most, of what came meanwhile
 
+_METAVARS = {"a whole number": "NUMBER", "a path": "FILE", "a name or an address": "HOST"}
 _ROWS = {row.name: row for row in settings.COLLECTOR_SETTINGS}
 
 
@@ -40,6 +41,7 @@ def _flag(name: str, flag: str = "", **more: Any) -> Callable[[Callable[..., Any
     row = _ROWS[name]
     shown = "" if row.default in (None, ()) or more.get("is_flag") else f"  [default: {row.default}]"
     flag = flag or f"--{name.replace('_', '-')}"
+    more |= {"metavar": more.get("metavar", _METAVARS.get(row.kind))}
     return click.option(flag, name, default=None, **{"help": f"{row.help[0].upper()}{row.help[1:]}.{shown}"} | more)
 
 
@@ -162,7 +164,7 @@ def _announce(host: str, port: int, made: Made, token: str | None) -> None:
     output, prefix = made.values["output"], made.values["prefix"]
     onward = f", and on to {', '.join(map(printable, made.destinations))}" if made.destinations else ""
     lines = [f"Collecting pixels at {address}{prefix}/ into {output}{onward}. Press Ctrl-C to stop."]
-    if token is not None:
+    if token is not None and not made.values["quiet"]:  # the journal of a service is no place for it
         lines.append(f"Watch them come:      {address}/?token={token}")
     lines.append(f"Paste into a browser: {address}{example(prefix)}")
     with suppress(OSError, click.ClickException):  # nobody reads it any more, or the file is gone
