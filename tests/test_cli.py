@@ -190,7 +190,7 @@ def test_all_workers_are_seen_and_outlive_their_own_death(serve_command, tmp_pat
     (tmp_path / "pixels.toml").write_text('output = "four.db"\nwrite_keys = ["k"]\n')
     process = serve_command("--config", "pixels.toml", "--workers", "4", "--threads", "4", "--quiet")
     address = address_in(process.stdout.readline())
-    assert "/pixel/v1/track?writeKey=demo" in process.stdout.readline()  # and no token, which is no journal's
+    assert "/pixel/v1/track?writeKey=k" in process.stdout.readline()  # and no token, which is no journal's
     workers = children_of(process.pid)
     for _ in range(10):
         assert [get(address + TRACK)[0] for _ in range(98)] == [200] * 98

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from webob import Response
@@ -97,9 +98,9 @@ def _metrics(pixels: PixelMiddleware, log: EventLog | None) -> Callable[[], Answ
     return lambda: _answer("200 OK", CONTENT_TYPE_LATEST, generate_latest(registry))
 
 
-def example(prefix: str) -> str:
+def example(prefix: str, write_key: str = "demo") -> str:
     """The path of a pixel to try."""
-    return f"{prefix}/track?writeKey=demo&anonymousId=me&event=Hello"
+    return f"{prefix}/track?writeKey={quote(write_key)}&anonymousId=me&event=Hello"
 
 
 def _not_here(prefix: str) -> WSGIApplication:

@@ -166,7 +166,9 @@ def _announce(host: str, port: int, made: Made, token: str | None) -> None:
     lines = [f"Collecting pixels at {address}{prefix}/ into {output}{onward}. Press Ctrl-C to stop."]
     if token is not None and not made.values["quiet"]:  # the journal of a service is no place for it
         lines.append(f"Watch them come:      {address}/?token={token}")
-    lines.append(f"Paste into a browser: {address}{example(prefix)}")
+    keys = made.values["write_keys"]
+    write_key = "demo" if keys is None or callable(keys) else min(keys)
+    lines.append(f"Paste into a browser: {address}{example(prefix, write_key)}")
     with suppress(OSError, click.ClickException):  # nobody reads it any more, or the file is gone
         _print(*lines)
         if not made.values["quiet"]:
