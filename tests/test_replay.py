@@ -287,6 +287,46 @@ def test_the_collectors_options_are_given_as_in_an_ini_file(tmp_path):
     assert "did you mean write_keys?" in invoke(*command, "--option", "writekeys=a").output.replace("\n", " ")
 
 
+CONFIG = """
+output = "collected.db"
+prefix = "/p"
+write_keys = ["k"]
+trusted_proxies = 1
+processors = ["drop_ip"]
+"""
+
+
+def test_the_collectors_file_says_what_holds_for_its_lines(tmp_path):
+    (tmp_path / "pixels.toml").write_text(CONFIG)
+    target = PIXEL.replace("/pixel/v1", "/p")
+    lines = [combined(target), combined(target.replace("writeKey=k", "writeKey=other")), combined(PIXEL)]
+    (tmp_path / "access.log").write_bytes(b"".join(lines))
+    command = ["replay", tmp_path / "access.log", "--config", tmp_path / "pixels.toml", "--status", "200"]
+    counts = "        1  {}\n        1  refused: invalid_write_key\n        1  not a pixel\n"
+    assert invoke(*command, "--dry-run").stdout == counts.format("would be stored")
+    assert not (tmp_path / "collected.db").exists()
+    assert invoke(*command).stdout == counts.format("stored")
+    (event,) = stored(tmp_path / "collected.db")
+    assert (event["event"], event["request_ip"]) == ("Order Completed", "")
+
+
+def test_flags_go_before_the_collectors_file(tmp_path):
+    (tmp_path / "pixels.toml").write_text(CONFIG)
+    (tmp_path / "access.log").write_bytes(combined(PIXEL.replace("writeKey=k", "writeKey=other")))
+    flags = ["--output", tmp_path / "mine.db", "--prefix", "/pixel/v1", "--option", "write_keys=other"]
+    done = invoke("replay", tmp_path / "access.log", "--config", tmp_path / "pixels.toml", *flags)
+    assert (done.stdout, (tmp_path / "collected.db").exists()) == ("        1  stored\n", False)
+    assert stored(tmp_path / "mine.db")[0]["writeKey"] == "other"
+
+
+def test_a_mistake_in_the_collectors_file_is_told_with_its_place(tmp_path):
+    (tmp_path / "pixels.toml").write_text("max_depth = 0")
+    (tmp_path / "access.log").write_bytes(combined())
+    done = invoke("replay", tmp_path / "access.log", "--config", tmp_path / "pixels.toml")
+    assert done.exit_code == 2
+    assert "pixels.toml: max_depth must be a whole number of at least 1" in done.output.replace("\n", " ")
+
+
 def test_an_endpoint_that_took_a_user_id_is_replayed():
     assert replayed(combined("/pixel/v1/page?writeKey=k&userId=u"))[1] == {"stored": 1}
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from tqdm import tqdm
 
 from pixel_middleware import settings
+from pixel_middleware.collector.config import load
 from pixel_middleware.commands.sending import send_all
 from pixel_middleware.commands.terminal import EXISTING, FORWARD_TO, OUTPUT, Moment, bad_parameters, opened_sink
 from pixel_middleware.destinations import Destination
@@ -22,6 +24,9 @@ from pixel_middleware.replay import LONGEST_LINE, Replay, opened, size_of
 from pixel_middleware.runtime.growing_file import GrowingFile
 from pixel_middleware.sinks import EventLog, JSONLines
 from pixel_middleware.sinks.known import Known, Stored
+
+OWN = {"prefix", "response", "trusted_proxies", "amp", "refused"}
+"""Options of `PixelMiddleware` that a line has no use for, or that have a flag of their own."""
 
 BATCH = 2000  # events a commit
 POLL_S = 0.3
@@ -45,11 +50,16 @@ REMEMBER_S = 86400.0
 @click.option("--until", type=Moment(), help="Only requests before this moment.")
 @click.option("--prefix", default="/pixel/v1", show_default=True, help="Where the pixels were.")
 @click.option(
+    "--config",
+    type=EXISTING,
+    help="The collector's file of options (TOML): its output, prefix, write keys, processors and limits hold here.",
+)
+@click.option(
     "--option",
     "texts",
     multiple=True,
     metavar="NAME=TEXT",
-    help="An option of the collector's PixelMiddleware, as in an ini file: write_keys, processors, and others.",
+    help="An option of the collector's PixelMiddleware, as in an ini file; goes before --config.",
 )
 @click.option(
     "--follow", is_flag=True, help="Go on with what comes to the last of LOGS, across rotations, until Ctrl-C."
@@ -58,7 +68,9 @@ REMEMBER_S = 86400.0
 @click.option(
     "--timeout", "timeout_s", default=3600.0, show_default=True, help="Stop forwarding after this many seconds."
 )
+@click.pass_context
 def replay(
+    context: click.Context,
     logs: tuple[Path, ...],
     output: Path,
     destinations: dict[str, Destination],
@@ -66,6 +78,7 @@ def replay(
     since: str | None,
     until: str | None,
     prefix: str,
+    config: Path | None,
     texts: tuple[str, ...],
     follow: bool,
     dry_run: bool,
@@ -80,6 +93,15 @@ def replay(
     if not (since or until or statuses):
         click.echo("Neither --since, --until nor --status bounds what is replayed: all of the logs is.", err=True)
     sys.path.insert(0, "")  # for processors of your own
+    collected: dict[str, Any] = {}
+    if config is not None:
+        with bad_parameters():
+            made = load(config).made(touch=not dry_run)
+        collected = {name: value for name, value in made.options.items() if name not in OWN}
+        if context.get_parameter_source("output") is ParameterSource.DEFAULT:
+            output = Path(made.values["output"])
+        if context.get_parameter_source("prefix") is ParameterSource.DEFAULT:
+            prefix = made.values["prefix"]
     sink = None if dry_run and not output.exists() else opened_sink(output, {} if dry_run else destinations)
     before = sink.stats() if isinstance(sink, EventLog) and destinations and not dry_run else None
     with bad_parameters(), ExitStack() as opened_files:
@@ -87,9 +109,9 @@ def replay(
             opened_files.callback(sink.close)
         known = opened_files.enter_context(closing(Known()))
         options = settings.read(dict(text.partition("=")[::2] for text in texts), settings.SETTINGS)
-        if wrong := {"prefix", "response", "trusted_proxies", "amp", "refused"} & options.keys():
+        if wrong := OWN & options.keys():
             raise ConfigurationError("option", f"replay sets {', '.join(sorted(wrong))} itself")
-        replaying = Replay(prefix, statuses or (200,), known, since=since, until=until, **options)
+        replaying = Replay(prefix, statuses or (200,), known, since=since, until=until, **collected | options)
         stored = None
         if sink is not None:
             stored = opened_files.enter_context(closing(Stored(output, sink if isinstance(sink, EventLog) else None)))
