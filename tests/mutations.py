@@ -43,6 +43,10 @@ EQUIVALENT = {
     "wire/mapping.py": {
         "_MOST_NAMES = 32": _SAME,
         "is_numbered = False": _SAME,
+        "if is_numbered:": _SAME,
+        'is_plain = len(set(names)) == len(names) and not any(path[0] in IGNORED or "0" in path for path in parts)': (
+            _SAME
+        ),
         (
             "if len(names) <= _MOST_NAMES and (len(query) <= _MOST_CHARACTERS or sum(map(len, names)) <"
             "= _MOST_CHARACTERS):"

@@ -173,10 +173,19 @@ def test_a_name_that_takes_a_value_takes_no_parts(name):
 def test_a_user_id_that_may_stand_in_must_be_there():
     with pytest.raises(BadPixel, match=r"anonymousId=\.\.\. or userId=\.\.\."):
         map_query("page", "writeKey=k", require_anonymous_id=False)
+    assert "userId" not in refusal("writeKey=k").message  # which would not do
 
 
-def test_a_list_of_one_is_a_list():
-    assert nest([("a.0", "x")]) == {"a": ["x"]}
+@pytest.mark.parametrize(
+    ("pairs", "nested"),
+    [
+        ([("a.0", "x")], {"a": ["x"]}),
+        ([("a.0.b", "x")], {"a": [{"b": "x"}]}),
+        ([("a.1", "x"), ("a.b", "y"), ("c.0", "z")], {"a": {"1": "x", "b": "y"}, "c": ["z"]}),
+    ],
+)
+def test_numbers_from_0_on_make_a_list_and_others_are_names(pairs, nested):
+    assert nest(pairs) == nested
 
 
 def test_names_nest_into_four_objects_a_parameter_at_most():
