@@ -26,7 +26,7 @@ TESTS = {
     "wire/mapping.py": ["test_mapping", "test_middleware"],
     "wire/printable.py": ["test_mapping", "test_middleware", "test_refusals", "test_rudderstack"],
     "wire/query.py": ["test_mapping", "test_bounds"],
-    "wire/request.py": ["test_proxies", "test_middleware", "test_bounds"],
+    "wire/request.py": ["test_proxies", "test_middleware", "test_bounds", "test_refusals"],
     "wire/shapes.py": ["test_mapping"],
     "wire/signatures.py": ["test_processors", "test_urls"],
     "wire/urls.py": ["test_urls", "test_emails"],
@@ -65,6 +65,7 @@ EQUIVALENT = {
         "if most_bytes is not None and len(value) > most_bytes:": _SAME,
         'return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")': _SAME,
     },
+    "wire/shapes.py": {'numbers = {"": 0}  # dotted name of a dict -> its place': "only the number is used"},
     "wire/signatures.py": {
         'VERIFIED = "pixel_middleware.signature_verified"': "both sides use the constant",
         'given = dict(reversed(pairs)).get(SIGNATURE, "")': "any text that is no signature does",

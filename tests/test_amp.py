@@ -68,6 +68,7 @@ def test_a_page_view_is_an_image_that_is_loaded_when_the_page_is_seen(config):
 
 def test_an_event_says_what_amp_knows_of_its_visitor(client, config, events):
     client.get(request_of(config, "track", 1).removeprefix("https://shop.example"))
+    assert events[0]["anonymousId"] == VARIABLES["anonymousId"]
     context = {name: events[0]["context"][name] for name in ("library", "platform", "locale", "userAgent", "screen")}
     assert context == {
         "library": {"name": "Rudderstack AMP SDK", "version": "1.0.0"},

@@ -170,6 +170,11 @@ def test_a_name_that_takes_a_value_takes_no_parts(name):
     assert refusal(f"{others}&{name}.part=x", "track").reason == "conflicting_names"
 
 
+def test_a_name_of_40_characters_is_said_whole_and_a_longer_one_is_cut():
+    assert shorten("x" * 40) == f"'{'x' * 40}'"
+    assert shorten("x" * 41) == f"'{'x' * 39}…'"
+
+
 def test_a_user_id_that_may_stand_in_must_be_there():
     with pytest.raises(BadPixel, match=r"anonymousId=\.\.\. or userId=\.\.\."):
         map_query("page", "writeKey=k", require_anonymous_id=False)

@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 from processes import PATIENCE_S, until_up
 
-from pixel_middleware.wire.request import client_address, public_origin, visit
+from pixel_middleware.wire.request import client_address, network_of, public_origin, visit
 
 
 @pytest.mark.parametrize(
@@ -115,3 +115,20 @@ def test_waitress_takes_the_header_out_unless_it_is_told_not_to(start, tmp_path,
         assert answer.status == 200
     assert json.loads((tmp_path / "events.jsonl").read_text("utf-8"))["request_ip"] == address
     assert ("a request has no X-Forwarded-For" in (tmp_path / "output.log").read_text("utf-8")) is is_told
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.77", "192.0.2.0"),
+        ("2001:db8:1:ffff::1", "2001:db8:1::"),
+        ("::ffff:192.0.2.77", "192.0.2.0"),
+        ("2002:c000:24d::1", "192.0.2.0"),  # 6to4
+        ("2001:0:ffff:ffff:0:0:3fff:fdb2", "192.0.2.0"),  # Teredo
+        ("64:ff9b::c000:24d", "192.0.2.0"),
+        ("64:ff9b:1::c000:24d", "192.0.2.0"),
+        ("unix:", ""),
+    ],
+)
+def test_of_an_address_its_network_is_kept_also_where_it_holds_another(address, network):
+    assert network_of(address) == network

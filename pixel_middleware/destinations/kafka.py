@@ -13,6 +13,7 @@ from pixel_middleware.destinations.base import Record, RecordDestination, Undeli
 from pixel_middleware.destinations.librdkafka import (
     REFUSED,
     WRONG_TOPIC,
+    Batch,
     OneAMinute,
     Troubles,
     is_outage,
@@ -81,7 +82,7 @@ class Kafka(RecordDestination):
         self._producer: Any = None
         self._pid = 0
         self._topics: set[str] = set()
-        self._under_way: list[_Batch] = []
+        self._under_way: list[Batch] = []
         self._troubles = Troubles()
         self._lines = OneAMinute()
         # Checked without its brokers: a producer that knows any connects to them, and this one sends nothing.
@@ -108,7 +109,7 @@ class Kafka(RecordDestination):
 
     def begin(self, records: Sequence[Record]) -> Callable[[], Any]:
         """Hand all records to the producer; what is returned waits for the brokers, and raises what failed."""
-        batch = _Batch(records)
+        batch = Batch(records)
         self._produce_all(batch)
 
         def end() -> None:
@@ -126,7 +127,7 @@ class Kafka(RecordDestination):
         """Put a dead letter on the topic for them, if there is one. Raises `RetryLater`."""
         if self._dead_letters is None:
             return
-        batch = _Batch([record])
+        batch = Batch([record])
         self._produce_all(batch, self._dead_letters, [("reason", reason[:_MOST_OF_A_REASON])])
         self._wait(batch)
         refused = self._sort_out(batch) + batch.undelivered.take_rejected()
@@ -149,7 +150,7 @@ class Kafka(RecordDestination):
         self._under_way.clear()
         ctypes.pythonapi.Py_DecRef(ctypes.py_object(producer))
 
-    def _produce_all(self, batch: "_Batch", topic: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def _produce_all(self, batch: Batch, topic: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Hand a batch to the producer. What cannot be handed over is noted."""
         if self._producer is None or self._pid != os.getpid():
             config = self._config | {"error_cb": self._troubles.note}
@@ -218,7 +219,7 @@ class Kafka(RecordDestination):
             self._topics.clear()
         self._topics.add(topic)
 
-    def _wait(self, batch: "_Batch") -> None:
+    def _wait(self, batch: Batch) -> None:
         """Return when all is acknowledged or has failed: an outage fails what is still under way, too."""
         end = time.monotonic() + self._timeout_s + _GRACE_S
         try:
@@ -236,7 +237,7 @@ class Kafka(RecordDestination):
         if batch in self._under_way:
             self._under_way.remove(batch)
 
-    def _sort_out(self, batch: "_Batch") -> list[tuple[Record, str]]:
+    def _sort_out(self, batch: Batch) -> list[tuple[Record, str]]:
         """Note what failed. Returns what brokers refused: each may be at fault, or another of its record batch."""
         if not batch.failures:
             self._troubles.clear()
@@ -257,7 +258,7 @@ class Kafka(RecordDestination):
             if undelivered.outage is not None:
                 undelivered.retry(half, undelivered.outage)
                 continue
-            batch = _Batch(half, undelivered)
+            batch = Batch(half, undelivered)
             self._produce_all(batch)
             self._wait(batch)
             again = self._sort_out(batch)
@@ -274,22 +275,6 @@ class Kafka(RecordDestination):
         if reason.name() in WRONG_TOPIC:
             self._topics.clear()
         return self._troubles.meaning(reason, topic)
-
-
-class _Batch:
-    """Records under way, and what failed of them: error, topic, value."""
-
-    def __init__(self, records: Sequence[Record], undelivered: Undelivered | None = None) -> None:
-        self.records = records
-        self.undelivered = Undelivered() if undelivered is None else undelivered
-        self.producer: Any = None
-        self.is_lost = False  # the producer is gone, and did not say what became of them
-        self.failures: list[tuple[Any, str, bytes]] = []
-
-    def report(self, error: Any, message: Any) -> None:
-        """Called by librdkafka, for each message that failed."""
-        if error is not None:
-            self.failures.append((error, message.topic(), message.value()))
 
 
 _SAME_HEADERS = (("content-type", "application/json"), ("schemaVersion", SCHEMA_VERSION))

@@ -4,9 +4,10 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pixel_middleware.destinations.base import Record, Undelivered
 from pixel_middleware.errors import RetryLater
 
 _log = logging.getLogger("pixel_middleware.kafka")
@@ -62,6 +63,22 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     given_by_another_name = {_OTHER_NAMES.get(name) for name in config}
     defaults = DEFAULTS | {"client.id": f"pixel-middleware-{socket.gethostname()}"}
     return {name: value for name, value in defaults.items() if name not in given_by_another_name} | dict(config)
+
+
+class Batch:
+    """Records under way, and what failed of them: error, topic, value."""
+
+    def __init__(self, records: Sequence[Record], undelivered: Undelivered | None = None) -> None:
+        self.records = records
+        self.undelivered = Undelivered() if undelivered is None else undelivered
+        self.producer: Any = None
+        self.is_lost = False  # the producer is gone, and did not say what became of them
+        self.failures: list[tuple[Any, str, bytes]] = []
+
+    def report(self, error: Any, message: Any) -> None:
+        """Called by librdkafka, for each message that failed."""
+        if error is not None:
+            self.failures.append((error, message.topic(), message.value()))
 
 
 class Troubles:
