@@ -19,7 +19,7 @@ from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 from wsgiref.types import WSGIEnvironment
 
-from pixel_middleware import settings
+from pixel_middleware import checks
 from pixel_middleware.endpoint import Endpoint, start
 from pixel_middleware.events import Event, Processor, Refusal
 from pixel_middleware.middleware import ResponseMode, WriteKeys
@@ -76,7 +76,7 @@ class PixelMiddleware:
         max_event_bytes: int = 65536,
         refused: Callable[[Refusal], object] | None = None,
     ) -> None:
-        self.app: ASGIApp = settings.as_asgi_app("app", app)
+        self.app: ASGIApp = checks.as_asgi_app("app", app)
         self._endpoint = AsyncEndpoint(
             sink,
             prefix=prefix,
@@ -134,7 +134,7 @@ class AsyncEndpoint(forks.ForkAware):
     """
 
     def __init__(self, sink: AnySink, **options: Any) -> None:
-        settings.as_sink("sink", sink, may_await=True)
+        checks.as_sink("sink", sink, may_await=True)
         self._endpoint = Endpoint(_awaiting(sink), **options)
         if callable(getattr(sink, "keep_counts", None)):
             self.keep_counts(sink)

@@ -8,7 +8,7 @@ from wsgiref.types import WSGIEnvironment
 
 from webob import Request
 
-from pixel_middleware import settings
+from pixel_middleware import checks, settings
 from pixel_middleware.destinations.base import Destination
 from pixel_middleware.errors import BadPixel, ConfigurationError
 from pixel_middleware.events import Event, Kind, Processor, Sink, make_event, to_json
@@ -43,7 +43,7 @@ class Endpoint:
         if isinstance(sink, Destination):
             name = type(sink).__name__
             raise ConfigurationError("sink", f"{name} is a destination, not a sink; put it into an EventLog, as sink")
-        self._sink: Sink = settings.as_sink("sink", sink)
+        self._sink: Sink = checks.as_sink("sink", sink)
         self._processors: list[tuple[str, Processor]] = checked["processors"]
         self._is_known_key: Callable[[str], bool] | None = checked["write_keys"]
         self._require_anonymous_id: bool = checked["require_anonymous_id"]
@@ -140,7 +140,7 @@ class Endpoint:
                 environ[LIMITS] = self._limits
                 request = Request(environ)
                 for name, process in self._processors:
-                    processed = settings.done(process(event, request), f"processor {name}")
+                    processed = checks.done(process(event, request), f"processor {name}")
                     if processed is None:
                         record(environ, Outcome("dropped", by=name))
                         return answers.accepted(image)
@@ -161,7 +161,7 @@ class Endpoint:
         try:
             returned = self._sink(event)
             if returned is not None:
-                settings.done(returned, "the sink")
+                checks.done(returned, "the sink")
         except Exception as error:  # a BadPixel too: the request was good
             record(environ, Outcome("failed", by=type(error).__qualname__), error)
             return answers.failed(image)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Literal
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from pixel_middleware import settings
+from pixel_middleware import checks
 from pixel_middleware.endpoint import Endpoint, start
 from pixel_middleware.events import Processor, Refusal, Sink
 from pixel_middleware.outcomes import Stats
@@ -66,7 +66,7 @@ class PixelMiddleware:
         max_event_bytes: int = 65536,
         refused: Callable[[Refusal], object] | None = None,
     ) -> None:
-        self.app: WSGIApplication = settings.as_wsgi_app("app", app)
+        self.app: WSGIApplication = checks.as_wsgi_app("app", app)
         self._endpoint = Endpoint(
             sink,
             prefix=prefix,

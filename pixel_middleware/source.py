@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from pixel_middleware import settings
+from pixel_middleware import checks, settings
 from pixel_middleware.errors import ConfigurationError, UnsendableEvent
 from pixel_middleware.events import Event, Kind, Sink, Visit, make_event, timestamp, to_json
 from pixel_middleware.wire.printable import is_blank
@@ -63,7 +63,7 @@ class Source:
         max_depth: int = DEFAULT_LIMITS.max_depth,
         max_event_bytes: int = DEFAULT_LIMITS.max_event_bytes,
     ) -> None:
-        self._sink: Sink = settings.as_sink("sink", sink)
+        self._sink: Sink = checks.as_sink("sink", sink)
         if not isinstance(write_key, str) or is_blank(write_key):
             raise ConfigurationError.must_be("write_key", "a string that is not blank", write_key)
         self._write_key = write_key
@@ -113,7 +113,7 @@ class Source:
             raise UnsendableEvent("a name or value holds half of a surrogate pair, which is no text") from error
         if size > self._max_event_bytes:
             raise UnsendableEvent(f"the event is {size} bytes of JSON, and at most {self._max_event_bytes} are taken")
-        settings.done(self._sink(event), "the sink")
+        checks.done(self._sink(event), "the sink")
         return event
 
     def _copied(self, name: str, value: Any, depth: int) -> Any:

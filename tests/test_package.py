@@ -11,7 +11,7 @@ import pixel_middleware
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(pixel_middleware.__file__).parent
 ROOMS = [
-    {"errors", "events", "settings", "texts"},
+    {"checks", "errors", "events", "settings", "texts"},
     {"wire", "runtime"},
     {"destinations"},
     {"sinks"},

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from pixel_middleware import settings
+from pixel_middleware import checks
 from pixel_middleware.destinations.base import Record, Undelivered
 from pixel_middleware.errors import ConfigurationError, Rejected, RetryLater
 from pixel_middleware.runtime.extras import needed_by
@@ -33,7 +33,7 @@ class Peer:
         parts = urlsplit(url if isinstance(url, str) else "")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError.must_be(option, f"a URL like {example}", url)
-        if not settings.is_number(timeout_s, 0) or timeout_s == 0:
+        if not checks.is_number(timeout_s, 0) or timeout_s == 0:
             raise ConfigurationError.must_be("timeout_s", "a positive number of seconds", timeout_s)
         with needed_by(who, "urllib3", extra=extra):
             import urllib3

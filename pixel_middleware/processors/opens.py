@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from webob import Request
 
-from pixel_middleware import settings
+from pixel_middleware import checks
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.events import Event
 from pixel_middleware.processors.agents import Find, has, judge_agent, signs_of
@@ -108,7 +108,7 @@ class judge_open:
     """
 
     def __init__(self, window_s: float = 60, networks: Iterable[str | IPv4Network | IPv6Network] = ()) -> None:
-        if not settings.is_number(window_s, 0):
+        if not checks.is_number(window_s, 0):
             raise ConfigurationError.must_be("window_s", "a number of seconds, 0 or more", window_s)
         self._ends = (("t < 2", 2), ("t < 60", 60), ("t < 600", 600), ("t < window", window_s))
         if isinstance(networks, str) or not isinstance(networks, Iterable):

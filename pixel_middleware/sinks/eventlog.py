@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pixel_middleware import settings
+from pixel_middleware import checks
 from pixel_middleware.destinations.base import Destination
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.events import Event, Refusal, columns_of, timestamp, to_json
@@ -78,12 +78,12 @@ class EventLog:
     ) -> None:
         destinations = _checked_destinations(destinations)
         if max_bytes is not None:
-            settings.as_number("max_bytes", max_bytes, least=65536)
+            checks.as_number("max_bytes", max_bytes, least=65536)
         if keep_days is not None:
-            settings.as_days("keep_days", keep_days)
-        settings.as_number("batch_size", batch_size, least=1)
+            checks.as_days("keep_days", keep_days)
+        checks.as_number("batch_size", batch_size, least=1)
         if not (
-            settings.is_number(retry_min_s, 0) and settings.is_number(retry_max_s, 0) and 0 < retry_min_s <= retry_max_s
+            checks.is_number(retry_min_s, 0) and checks.is_number(retry_max_s, 0) and 0 < retry_min_s <= retry_max_s
         ):
             raise ConfigurationError.must_be(
                 "retry_min_s", f"above 0 and at most retry_max_s, {retry_max_s!r}", retry_min_s
@@ -287,7 +287,7 @@ def _checked_destinations(given: Any) -> dict[str, Destination]:
                 "destinations", f"of the class Destination, {name!r} too", type(destination).__name__
             )
         rate = destination.max_per_second
-        if rate is not None and not (settings.is_number(rate, 0) and rate > 0):
+        if rate is not None and not (checks.is_number(rate, 0) and rate > 0):
             raise ConfigurationError.must_be("max_per_second", "None or a number of events, above 0", rate)
     return dict(given or {})
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pixel_middleware import settings
+from pixel_middleware import checks
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.events import Event, Sink
 
@@ -18,10 +18,10 @@ def tee(*sinks: Sink) -> Callable[[Event], None]:
     if not sinks:
         raise ConfigurationError("sinks", "tee takes at least one sink; with none, every event would be lost")
     for sink in sinks:
-        settings.as_sink("sinks", sink)
+        checks.as_sink("sinks", sink)
 
     def hand_to_each(event: Event) -> None:
         for sink in sinks:
-            settings.done(sink(event), "a sink of tee")
+            checks.done(sink(event), "a sink of tee")
 
     return hand_to_each

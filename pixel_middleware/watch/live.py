@@ -24,7 +24,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from webob import Response
 
-from pixel_middleware import settings
+from pixel_middleware import checks
 from pixel_middleware.errors import ConfigurationError, StorageError
 from pixel_middleware.outcomes import OUTCOME
 from pixel_middleware.sinks.eventlog import EventLog
@@ -92,8 +92,8 @@ class LiveView:
         self._feed_path = f"{path.rstrip('/')}/feed"
         self._is_admitted = _as_guard(allow)
         prefix = getattr(app, "prefix", "/pixel/v1") if prefix is None else prefix
-        settings.as_prefix("prefix", prefix)
-        settings.as_number("size", size, least=1)
+        checks.as_prefix("prefix", prefix)
+        checks.as_number("size", size, least=1)
         self._feed: ProcessFeed | LogFeed = ProcessFeed(size) if log is None else LogFeed(log, size)
         self._facts = {
             "path": path.rstrip("/"),
