@@ -18,7 +18,8 @@ import pytest
 from pixel_middleware import ConfigurationError, PixelMiddleware, RetryLater, StorageError
 from pixel_middleware.destinations import Destination
 from pixel_middleware.runtime import group_commit
-from pixel_middleware.sinks import EventLog, JSONLines, schema, tee
+from pixel_middleware.runtime.group_commit import Busy
+from pixel_middleware.sinks import EventLog, JSONLines, schema, store, tee
 from pixel_middleware.sinks.reader import Reader
 
 PATIENCE_S = 60
@@ -450,6 +451,44 @@ def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, 
     log(make_event("after"))
     assert log.flush(PATIENCE_S)
     assert (names(path), destination.sent) == (["after"], ["before", "after"])
+
+
+def test_what_fails_while_the_file_is_gone_is_said_as_it_was_and_the_next_event_makes_a_new_one(
+    make_log, path, make_event
+):
+    log = make_log()
+    log(make_event("before"))
+
+    def fail(connection):
+        path.unlink()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        log._store.write(fail)
+    log(make_event("after"))
+    assert names(path) == ["after"]
+
+
+def test_what_is_to_be_written_waits_for_a_program_that_has_locked_the_file(make_log, path, make_event, monkeypatch):
+    log = make_log({"it": Recorder()})
+    log.close()
+    begin = store._begin
+    tries = []
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        def begin_and_let_go(connection):
+            tries.append("a try")
+            try:
+                begin(connection)
+            except Busy:
+                other.execute("ROLLBACK")
+                raise
+
+        monkeypatch.setattr(store, "_begin", begin_and_let_go)
+        log.drop("it")
+    assert (len(tries) > 1, log.stats()["destinations"]) == (True, {})
 
 
 def test_a_program_that_changes_its_directory_goes_on_with_its_file(tmp_path, make_event, monkeypatch):

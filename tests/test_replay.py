@@ -5,6 +5,7 @@ import http.client
 import json
 import random
 import sqlite3
+import sys
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -407,6 +408,17 @@ def test_a_replay_to_a_new_destination_says_that_it_does_not_send_what_was_there
         assert "lake is new to " in done.stdout
         assert "not the 1 event before.\n" in done.stdout
         assert [event["event"] for event in plane.stored] == ["Order Completed"]
+
+
+def test_a_destination_that_cannot_be_is_an_error_before_anything_is_stored(tmp_path, monkeypatch):
+    (tmp_path / "access.log").write_bytes(combined())
+    arguments = [tmp_path / "access.log", "--output", tmp_path / "events.db", "--forward-to"]
+    done = invoke("replay", *arguments, "gopher://host")
+    assert (done.exit_code, "Invalid value" in done.stderr) == (2, True)
+    monkeypatch.setitem(sys.modules, "urllib3", None)
+    done = invoke("replay", *arguments, "http://host")
+    assert (done.exit_code, "pixel-middleware[rudderstack]" in done.stderr) == (1, True)
+    assert not (tmp_path / "events.db").exists()
 
 
 def test_a_replay_that_could_not_forward_all_exits_1(tmp_path):

@@ -382,6 +382,15 @@ def test_a_child_that_cannot_be_told_is_a_child_all_the_same(in_child):
     assert broken.told == ["before", "in the parent"]
 
 
+def test_a_lock_that_nobody_keeps_leaves_no_file_open(tmp_path):
+    lock = LockFile.at(tmp_path / "lock")
+    owner = object()
+    assert lock.claim(1, owner)
+    (fd,) = [fd for fd in os.listdir("/proc/self/fd") if os.path.realpath(f"/proc/self/fd/{fd}").endswith("/lock")]
+    del lock
+    assert not os.path.exists(f"/proc/self/fd/{fd}")
+
+
 def test_who_has_no_turn_ends_none(tmp_path):
     lock = LockFile.at(tmp_path / "lock")
     lock.end_turn()

@@ -132,7 +132,7 @@ def _before_in_c() -> None:
 
 
 def _after_in_c() -> None:
-    if _fork.is_in_c and _fork.thread == _thread.get_ident():
+    if _fork.is_in_c and _fork.thread == _thread.get_ident():  # pragma: no branch - nothing rested where Python ends
         _after_in_parent()
 
 
