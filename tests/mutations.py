@@ -52,6 +52,10 @@ EQUIVALENT = {
             "= _MOST_CHARACTERS):"
         ): _SAME,
     },
+    "wire/printable.py": {
+        r'_UNSEEN = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"'
+        "  # printable, says Unicode, and yet nothing to see": "whether a letter of ASCII is seen is answered before"
+    },
     "wire/query.py": {
         "@dataclass(frozen=True, kw_only=True)": "how it is made is for mypy to check",
         'LIMITS = "pixel_middleware.limits"': "both sides use the constant",
