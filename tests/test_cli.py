@@ -219,6 +219,16 @@ def children_of(pid):
     return {int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()}
 
 
+def test_of_much_at_once_a_part_is_printed(serve_command, tmp_path, make_event):
+    process = serve_command("--no-live")
+    assert "Paste into a browser" in [process.stdout.readline() for _ in range(2)][1]
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        log.put_many(make_event(str(number)) for number in range(100))
+    lines = [process.stdout.readline() for _ in range(31)]
+    assert [text.split()[2] for text in lines[:30]] == [str(number) for number in range(30)]
+    assert lines[30] == "... and 70 more\n"
+
+
 def test_who_closes_or_does_not_read_its_output_loses_no_pixel(serve_command, tmp_path):
     for reads in (True, False):
         process = serve_command("--no-live")

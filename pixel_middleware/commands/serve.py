@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -170,18 +171,20 @@ def _announce(host: str, port: int, made: Made, token: str | None) -> None:
     write_key = "demo" if keys is None or callable(keys) else min(keys)
     lines.append(f"Paste into a browser: {address}{example(prefix, write_key)}")
     with suppress(OSError, click.ClickException):  # nobody reads it any more, or the file is gone
+        if made.values["quiet"]:
+            _print(*lines)
+            return
+        told = follow(Path(output), 0, LINES)
+        first = next(told)  # what comes after these lines are read is told
         _print(*lines)
-        if not made.values["quiet"]:
-            told = follow(Path(output), 0, LINES)
-            while True:
-                text = next(told)
-                if text is None:
-                    time.sleep(POLL_S)
-                elif isinstance(text, int):
-                    _print(f"... and {text:,} more")
-                else:
-                    with suppress(ValueError):  # half a line
-                        _print(line(json.loads(text)))
+        for text in chain([first], told):  # pragma: no branch - it never ends
+            if text is None:
+                time.sleep(POLL_S)
+            elif isinstance(text, int):
+                _print(f"... and {text:,} more")
+            else:
+                with suppress(ValueError):  # half a line
+                    _print(line(json.loads(text)))
 
 
 def _print(*lines: str) -> None:
