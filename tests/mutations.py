@@ -17,6 +17,7 @@ TESTS = {
         "test_proxies",
         "test_bounds",
         "test_refusals",
+        "test_counts",
         "test_asgi",
         "test_visitors",
     ],

@@ -358,6 +358,11 @@ def test_what_is_forgotten_is_known_no_more():
     assert again[1]["messageId"] != first[0]["messageId"]
 
 
+def test_what_a_log_escapes_is_read_as_it_was_sent():
+    written = r"\n\r\t\b\f\v\"\\\x41\xc3\xa9"
+    assert parse(combined(agent=written)).agent == '\n\r\t\b\f\v"\\A\xc3\xa9'
+
+
 def test_a_hit_is_what_the_line_says():
     assert parse(combined())[:3] == ("203.0.113.9", TIME, "GET")
 
