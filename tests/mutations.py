@@ -40,6 +40,10 @@ EQUIVALENT = {
         'return answers.amp(amp.configuration(origin, path), pairs.get("__amp_source_origin", ""))': (
             "any text that is no origin does"
         ),
+        "self._surely_short = (self._limits.max_event_bytes - 8192) // 12": "it only saves measuring short events",
+        "if len(query) + len(who.referer) > self._surely_short:": "it only saves measuring short events",
+        "if self._processors:": "it only saves making a request for nobody",
+        "if returned is not None:": "it only saves a call",
     },
     "wire/mapping.py": {
         "_MOST_NAMES = 32": _SAME,

@@ -119,6 +119,12 @@ def test_bad_input_from_an_image_client_still_shows_an_image(client):
     }
 
 
+def test_a_processor_that_gives_no_ids_does_not_stand_in_for_one(make_client):
+    client = make_client(processors=[lambda event, request: event])
+    answer = client.get(PAGE.partition("&")[0], status=400)
+    assert answer.headers["X-Pixel-Error"] == "missing_anonymous_id"
+
+
 @pytest.mark.parametrize(("suffix", "content_type"), [("", "text/plain; charset=utf-8"), (".gif", "image/gif")])
 def test_what_the_sink_does_not_take_is_not_acknowledged(make_client, caplog, suffix, content_type):
     client = make_client(fail)
