@@ -358,6 +358,24 @@ def test_what_is_forgotten_is_known_no_more():
     assert again[1]["messageId"] != first[0]["messageId"]
 
 
+@pytest.mark.parametrize(
+    ("field", "usual", "name", "value"),
+    [
+        *(("address", "remote_addr", name, "192.0.2.1") for name in ("client_ip", "ip")),
+        *(("time", "time_iso8601", name, TIME) for name in ("time_local", "msec", "time", "timestamp")),
+        *(("referer", "http_referer", name, "https://a.example/") for name in ("http_referrer", "referer", "referrer")),
+        ("agent", "http_user_agent", "user_agent", "me"),
+    ],
+)
+def test_a_json_log_may_call_its_fields_so(field, usual, name, value):
+    assert getattr(parse(as_json(**{usual: None, name: value})), field) == value
+
+
+def test_a_line_without_referer_and_user_agent_has_none():
+    hit = parse(combined().partition(b' "https://shop')[0] + b"\n")
+    assert (hit.status, hit.referer, hit.agent) == (200, "", "")
+
+
 def test_what_a_log_escapes_is_read_as_it_was_sent():
     written = r"\n\r\t\b\f\v\"\\\x41\xc3\xa9"
     assert parse(combined(agent=written)).agent == '\n\r\t\b\f\v"\\A\xc3\xa9'
