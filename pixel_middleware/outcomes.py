@@ -89,7 +89,8 @@ class Outcomes(forks.ForkAware):
     def keep_in(self, log: Any) -> None:
         """Have the counts kept in the file of an event log too, unless they are."""
         if id(log) not in self._kept_in:
-            self._kept_in[id(log)] = log.keep_counts(self.counts)
+            # A new one: threads of the host may be going through the old one.
+            self._kept_in = self._kept_in | {id(log): log.keep_counts(self.counts)}
 
     def accept(self, environ: WSGIEnvironment, event: Event) -> None:
         """Count a request whose event the sink took."""
