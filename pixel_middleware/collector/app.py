@@ -8,15 +8,13 @@ from typing import Any
 from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from webob import Response
-
 from pixel_middleware.collector.config import Config, load
 from pixel_middleware.middleware import PixelMiddleware
 from pixel_middleware.sinks import EventLog
 from pixel_middleware.sinks.files import sink_to
 from pixel_middleware.watch.health import health
 from pixel_middleware.watch.live import LiveView
-from pixel_middleware.wire.answers import Answer
+from pixel_middleware.wire.answers import Answer, page
 
 AGE_S = 1.0  # of an answer about our state, at most: a flood of questions must not become a flood of work
 
@@ -54,7 +52,7 @@ class Collector:
     def _health(self) -> Answer:
         is_usable, told = health(self.sink)
         body = json.dumps(told).encode() + b"\n"
-        return _answer("200 OK" if is_usable else "503 Service Unavailable", "application/json", body)
+        return page("200 OK" if is_usable else "503 Service Unavailable", "application/json", body)
 
 
 def create_app(config: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Collector:
@@ -77,7 +75,7 @@ class _Page:
 
     def answer(self, environ: WSGIEnvironment) -> Answer:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _answer("405 Method Not Allowed", "text/plain", b"use GET\n", ("Allow", "GET, HEAD"))
+            return page("405 Method Not Allowed", "text/plain", b"use GET\n", ("Allow", "GET, HEAD"))
         made = self._made
         if made is None or time.monotonic() - made[0] > AGE_S:
             answer = self._make()
@@ -92,10 +90,10 @@ def _metrics(pixels: PixelMiddleware, log: EventLog | None) -> Callable[[], Answ
         from pixel_middleware.watch.metrics import PixelCollector
     except ModuleNotFoundError:
         body = b"metrics need prometheus-client: pip install 'pixel-middleware[prometheus]'\n"
-        return lambda: _answer("501 Not Implemented", "text/plain", body)
+        return lambda: page("501 Not Implemented", "text/plain", body)
     registry = CollectorRegistry()
     registry.register(PixelCollector(pixels, log))
-    return lambda: _answer("200 OK", CONTENT_TYPE_LATEST, generate_latest(registry))
+    return lambda: page("200 OK", CONTENT_TYPE_LATEST, generate_latest(registry))
 
 
 def example(prefix: str, write_key: str = "demo") -> str:
@@ -105,15 +103,4 @@ def example(prefix: str, write_key: str = "demo") -> str:
 
 def _not_here(prefix: str) -> WSGIApplication:
     body = f"This is a pixel collector. Try {example(prefix)}\n".encode()
-    return _answer("404 Not Found", "text/plain; charset=utf-8", body)
-
-
-def _answer(status: str, content_type: str, body: bytes, *more: tuple[str, str]) -> Answer:
-    headers = [
-        ("Content-Type", content_type),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-        ("X-Content-Type-Options", "nosniff"),
-        *more,
-    ]
-    return Answer(Response(status=status, headerlist=headers, body=body))
+    return page("404 Not Found", "text/plain; charset=utf-8", body)

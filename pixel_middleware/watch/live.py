@@ -22,15 +22,13 @@ from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from webob import Response
-
 from pixel_middleware import checks
 from pixel_middleware.errors import ConfigurationError, StorageError
 from pixel_middleware.outcomes import OUTCOME
 from pixel_middleware.sinks.eventlog import EventLog
 from pixel_middleware.watch.entries import Wanted
 from pixel_middleware.watch.feed import CHART_S, Cursor, LogFeed, ProcessFeed
-from pixel_middleware.wire.answers import Answer
+from pixel_middleware.wire.answers import Answer, page
 from pixel_middleware.wire.printable import shorten
 
 SECRET = "live_token"
@@ -123,10 +121,10 @@ class LiveView:
         if path == self._page_path and any(map(self._is_token, query.get("token", ()))):
             # The token goes into a cookie, and out of the address bar, the history and what is copied from them.
             # Relative, since a proxy may have taken the front of the path away. So is the cookie's path.
-            page = f"./{self._page_path.rpartition('/')[2]}"
+            here = f"./{self._page_path.rpartition('/')[2]}"
             secure = "; Secure" if environ.get("wsgi.url_scheme") == "https" else ""
             cookie = f"{self._cookie}={self.live_token}; HttpOnly; SameSite=Strict{secure}"
-            return _answer("303 See Other", "text/plain", b"", ("Location", page), ("Set-Cookie", cookie))
+            return _answer("303 See Other", "text/plain", b"", ("Location", here), ("Set-Cookie", cookie))
         if not (self._knows_token(environ) or self._is_admitted(environ)):
             return _FORBIDDEN
         if path == self._page_path:
@@ -213,16 +211,8 @@ def _as_guard(allow: Any) -> Guard:
 
 
 def _answer(status: str, content_type: str, body: bytes, *extra: tuple[str, str]) -> Answer:
-    headers = [
-        ("Content-Type", content_type),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Cross-Origin-Resource-Policy", "same-origin"),
-        ("Referrer-Policy", "no-referrer"),
-        *extra,
-    ]
-    return Answer(Response(status=status, headerlist=headers, body=body))
+    ours = (("Cross-Origin-Resource-Policy", "same-origin"), ("Referrer-Policy", "no-referrer"))
+    return page(status, content_type, body, *ours, *extra)
 
 
 def _bad(sentence: str) -> Answer:

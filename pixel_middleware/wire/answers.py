@@ -56,6 +56,18 @@ class Answer:
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else self.body]
 
 
+def page(status: str, content_type: str, body: bytes, *extra: tuple[str, str]) -> Answer:
+    """An answer to those who look after the pixels, and not to a pixel's client."""
+    headers = [
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        *extra,
+    ]
+    return Answer(Response(status=status, headerlist=headers, body=body))
+
+
 def _answer(status: HTTPStatus, body: bytes, content_type: str, *extra: tuple[str, str]) -> Answer:
     headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), *HEADERS, *extra]
     return Answer(Response(status=f"{status.value} {status.phrase}", headerlist=headers, body=body))
