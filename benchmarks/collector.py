@@ -4,9 +4,7 @@ Also the apps for granian: `collector:app`, which are told apart by `COLLECTOR`.
 """
 
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,10 +13,8 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import peers
-import workload
 from measure import Result
-from processes import Program, reserved_port, until_up
-from served import REQUESTS, SCRIPT
+from served import REQUESTS, requests_a_second, write_script
 
 from pixel_middleware import PixelMiddleware
 from pixel_middleware.collector import create_app
@@ -27,9 +23,11 @@ from pixel_middleware.sinks import EventLog
 
 HERE = Path(__file__).parent
 ROUNDS = 5
-SECONDS = 3
-SERVER = ("-m", "granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}", "--workers=2", "collector:app")
-THREADS = "--blocking-threads=32"
+CONNECTIONS = 64
+SERVER = (
+    *("-m", "granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}"),
+    *("--workers=2", "--blocking-threads=32", "collector:app"),
+)
 
 
 class Free(Destination):
@@ -62,26 +60,11 @@ def results():
     for _ in range(ROUNDS):
         for name, taken in rates.items():
             with tempfile.TemporaryDirectory() as folder:
-                taken.append(requests_a_second(name, Path(folder)))
+                environment = os.environ | {"COLLECTOR": name, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+                script = write_script(folder)
+                taken.append(requests_a_second(SERVER, script, CONNECTIONS, cwd=folder, env=environment))
     rate = {name: median(taken) for name, taken in rates.items()}
     what = "collector on granian, 64 connections"
     yield Result(f"{what}: stored", "a sink that does nothing", rate["stored"], rate["nothing"], 0.55, REQUESTS, True)
     yield Result(f"{what}: stored and sent", "likewise", rate["sent"], rate["nothing"], 0.45, REQUESTS, True)
     yield Result(f"{what}: counted and shown", "stored alone", rate["stored"], rate["unseen"], 0.95, REQUESTS, True)
-
-
-def requests_a_second(name, folder):
-    paths, script = folder / "paths", folder / "script.lua"
-    paths.write_text("".join(f"/pixel/v1/{kind}?{query}\n" for kind, query in workload.mixed()))
-    script.write_text(SCRIPT.format(paths=paths))
-    with reserved_port() as port:
-        words = [sys.executable, *(word.format(port=port) for word in SERVER), THREADS]
-        environment = os.environ | {"COLLECTOR": name, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with Program(words, cwd=folder, env=environment, **quiet) as server:
-            until_up(port, server)
-            load = ["wrk", "-t1", "-c64", f"-d{SECONDS}", "-s", str(script), f"http://127.0.0.1:{port}"]
-            said = subprocess.run(load, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in said:
-        raise RuntimeError(said)
-    return float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])

@@ -49,9 +49,7 @@ def results():
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed; apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
-        paths, script = Path(folder, "paths"), Path(folder, "script.lua")
-        paths.write_text("".join(f"/pixel/v1/{kind}?{query}\n" for kind, query in workload.mixed()))
-        script.write_text(SCRIPT.format(paths=paths))
+        script = write_script(folder)
         for server, command in SERVERS.items():
             yield from on_one_server(server, command, script)
 
@@ -67,12 +65,22 @@ def on_one_server(server, command, script):
     yield Result(f"pixels over {server}", "a Falcon route", rate["pixels"], rate["falcon"], 1.0, REQUESTS, True)
 
 
-def requests_a_second(command, script):
+def write_script(folder):
+    """The script for wrk, which asks for the workload's pixels in turn."""
+    paths, script = Path(folder, "paths"), Path(folder, "script.lua")
+    paths.write_text("".join(f"/pixel/v1/{kind}?{query}\n" for kind, query in workload.mixed()))
+    script.write_text(SCRIPT.format(paths=paths))
+    return script
+
+
+def requests_a_second(command, script, connections=8, **options):
+    """What wrk gets from the server of a Python command; `options` are of its program."""
     with reserved_port() as port:
         words = [sys.executable, *(word.format(port=port) for word in command)]
-        with Program(words, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with Program(words, **({"cwd": HERE} | quiet | options)) as server:
             until_up(port, server)
-            load = ["wrk", "-t1", "-c8", f"-d{SECONDS}", "-s", str(script), f"http://127.0.0.1:{port}"]
+            load = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "-s", str(script), f"http://127.0.0.1:{port}"]
             said = subprocess.run(load, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said:
         raise RuntimeError(said)
