@@ -4,11 +4,13 @@ Longer runs: PIXEL_FAULT_KILLS=200.
 """
 
 import json
+import re
 import signal
 import sqlite3
 import urllib.request
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from load import KILLS, children_of, collect_under_fire
@@ -165,9 +167,17 @@ def test_a_fork_that_python_does_not_see_leaves_all_workers_answering(
             lambda: stats_of(port) and {message_id for message_id, _ in deliveries(log)} == expected,
             "all events",
         )
+    until(lambda: heeds(server.pid, signal.SIGTERM), "a master that has forked all its workers")
     worker = children_of(server.pid)[0]
     server.send_signal(signal.SIGTERM)
     until(lambda: worker not in children_of(server.pid), "the end of a worker")
+
+
+def heeds(pid, number):
+    """Whether a process does not ignore a signal, as the master of uWSGI does while it forks workers."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    ignored = int(re.search(r"^SigIgn:\s*(\w+)", status, re.MULTILINE)[1], 16)
+    return not ignored >> (number - 1) & 1
 
 
 def test_a_destination_that_is_down_for_a_while_costs_nothing(tmp_path, make_event, free_port, start):
