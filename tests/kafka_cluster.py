@@ -183,12 +183,15 @@ class Cluster:
         return all(len(partition.isrs) == len(partition.replicas) for partition in partitions)
 
     def create(self, topic, partitions=6, **limits):
-        """Create a topic on all three; limits are a topic's settings, with `_` for dots."""
+        """Create a topic on all three, once they are up; limits are a topic's settings, with `_` for dots."""
+        self.until_all_are_up()
         settings = {name.replace("_", "."): str(value) for name, value in limits.items()}
         new = NewTopic(topic, partitions, 3, config=settings)
         admin = self.admin()  # whose end would end what it does
         admin.create_topics([new])[topic].result(PATIENCE_S)
         until(lambda: all(self._knows(node, topic, partitions) for node in NODES), f"brokers that all know {topic!r}")
+        # A broker tells of a partition that it leads before it takes any message for it: one that can be read is there.
+        self.consume(topic)
 
     def _knows(self, node, topic, partitions):
         address = f"127.0.0.1:{self.ports[node]['plain']}"

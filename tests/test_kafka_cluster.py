@@ -31,7 +31,6 @@ def cluster(tmp_path_factory):
 @pytest.fixture
 def topic(cluster, request):
     """A topic of this test's own, on brokers that are all up."""
-    cluster.until_all_are_up()
     name = request.node.name.replace("[", "-").strip("]").replace(" ", "-")[-200:]
     cluster.create(name)
     return name
