@@ -162,8 +162,8 @@ def metrics() -> str:
     rows = []
     for family in families:
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = {f"`{label}`" for sample in family.samples for label in sample.labels}
-        rows.append([f"`{name}`", family.type, ", ".join(sorted(labels)), family.documentation])
+        labels = [f"`{label}`" for label in family._labelnames]  # also of one that has no sample yet
+        rows.append([f"`{name}`", family.type, ", ".join(labels), family.documentation])
     return table("metric", "type", "labels", "", rows=rows)
 
 

@@ -59,7 +59,7 @@ def create_app(config: str | os.PathLike[str] | Mapping[str, Any] | None = None)
     """The collector as a WSGI app, for any server.
 
     `config` is a file, or options; by default the file that `PIXEL_CONFIG` names, if any. `PIXEL_<OPTION>` of the
-    environment goes before a file. Raises `ConfigurationError`, or `StorageError` if the output cannot be used.
+    environment overrides a file. Raises `ConfigurationError`, or `StorageError` if the output cannot be used.
 
     New in 0.1.
     """

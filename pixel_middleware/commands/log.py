@@ -69,8 +69,8 @@ def log(context: click.Context, path: Path, as_json: bool, max_bytes: int | None
 def send(path: Path, destinations: dict[str, Destination], timeout_s: float) -> None:
     """Send a destination what it lacks, now.
 
-    Exit 1 if something is left. What comes meanwhile is not waited for. URL is a data plane (https://...) or Kafka
-    (kafka://host:9092/topic).
+    Exit 1 if something is left. What comes meanwhile is not waited for. URL is a data plane (https://...), Kafka
+    (kafka://host:9092/topic) or a webhook (webhook+https://host/path).
     """
     with log_at(path) as store:
         known, count = positions.names(store), stats(store)["events"]

@@ -59,7 +59,7 @@ REMEMBER_S = 86400.0
     "texts",
     multiple=True,
     metavar="NAME=TEXT",
-    help="An option of the collector's PixelMiddleware, as in an ini file; goes before --config.",
+    help="An option of the collector's PixelMiddleware, as in an ini file; overrides --config.",
 )
 @click.option(
     "--follow", is_flag=True, help="Go on with what comes to the last of LOGS, across rotations, until Ctrl-C."

@@ -64,7 +64,7 @@ def serve(config: Path | None, check: bool, **given: Any) -> None:
     """Collect events, and show them at /.
 
     Prints a line for each, until Ctrl-C. Every option may also stand in the file, or in the environment as
-    PIXEL_<OPTION>; a flag goes first, the file last.
+    PIXEL_<OPTION>; a flag overrides the environment, and that the file.
     """
     flags = {name: value for name, value in given.items() if value not in (None, ())}
     with bad_parameters():

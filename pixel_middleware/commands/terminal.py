@@ -28,7 +28,9 @@ def log_to_stderr() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S%z")
 
 
-DESTINATIONS = "a RudderStack data plane (https://...) or Kafka (kafka://host:9092/topic)"
+DESTINATIONS = (
+    "a RudderStack data plane (https://...), Kafka (kafka://host:9092/topic) or a webhook (webhook+https://host/path)"
+)
 
 EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False)
 

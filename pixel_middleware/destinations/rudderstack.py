@@ -31,8 +31,9 @@ class RudderStack(RecordDestination):
     rudder-server writes that of a request's last event over all others of the request; `context.ip` is the visitor's.
 
     408, 429, 5xx and no answer within `timeout_s` are retried (`Retry-After` is honoured); events that get 400 or 413
-    are rejected, as are those whose ids rudder-server would take for blank; anything else, above all 401 and 404 for an
-    unknown write key, holds this key's events. `max_per_second`: see `Destination`.
+    are rejected, as are those whose ids rudder-server would take for blank; 401 and 404, for an unknown write key, hold
+    this key's events. docs/why/delivery.md says what becomes of an event that alone gets any other answer.
+    `max_per_second`: see `Destination`.
 
     New in 0.1.
     """

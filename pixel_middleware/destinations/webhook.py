@@ -25,8 +25,8 @@ class Webhook(RecordDestination):
         max_per_second: events a second, see `Destination`.
 
     Each array has an `Idempotency-Key`, which is the same if the same array is sent again. 2xx: taken. 400, 413 and
-    422: the array is halved until the event at fault is alone, which is rejected. Anything else waits, as long as a
-    `Retry-After` asks for.
+    422: the array is halved until the event at fault is alone, which is rejected. Any other answer means later, as
+    long as a `Retry-After` asks for.
 
     New in 0.1.
     """

@@ -20,7 +20,7 @@ _CONFIG = "PIXELS_"
 class Pixels:
     """Makes Flask apps pixel endpoints; the options are those of `PixelMiddleware`.
 
-    What is given here goes before `PIXELS_...` of an app's `config`, each option in capitals. In place of `sink` there
+    What is given here overrides `PIXELS_...` of an app's `config`, each option in capitals. In place of `sink` there
     may be `output` and `forward_to`; see `frameworks.options`. Raises `ConfigurationError`.
 
     New in 0.1.

@@ -40,8 +40,8 @@ class daily_visitor:
     behind `honor_gpc`, if you use that.
 
     Raises `ConfigurationError` if the file cannot be made, or is not such a file, or is open to others. If it is
-    deleted or spoilt later, events without an id are refused with 503, until a process starts and makes a new one.
-    Thread-safe, and safe to fork: no file stays open.
+    deleted later, events without an id are refused with 503 until a process starts and makes a new one; if it is
+    spoilt, until you delete it and restart. Thread-safe, and safe to fork: no file stays open.
 
     New in 0.1.
     """

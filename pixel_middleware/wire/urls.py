@@ -64,8 +64,8 @@ def pixel_url(base: str, kind: Kind, **fields: Unpack[PixelFields]) -> str:
     """The URL that records an event when it is loaded; its `fields` are those of `PixelFields`.
 
     `base` is where the app is mounted, `https://example.com`, or the endpoint itself, with its prefix; `kind` is
-    `"page"` or `"track"`. Raises `UnsendableEvent` for what no URL can carry, and whatever the endpoint would refuse.
-    Warns if the URL is longer than `LONG_URL_BYTES`.
+    `"page"` or `"track"`. Raises `UnsendableEvent` for what no URL can carry, and for what the endpoint
+    would refuse but for its length. Warns if the URL is longer than `LONG_URL_BYTES`.
 
     New in 0.1.
     """
