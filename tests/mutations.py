@@ -45,6 +45,17 @@ EQUIVALENT = {
         "if self._processors:": "it only saves making a request for nobody",
         "if returned is not None:": "it only saves a call",
     },
+    "wire/access_log.py": {
+        "@lru_cache(maxsize=16)": "it only remembers",
+        'parts: list[str] = _PART.findall(line) if "\\\\" in line else line.split(\'"\')': _SAME,
+        'head, request, after, referer, _, agent, *_ = (*parts, "", "", "", "", "", "")': (
+            "a line without its middle parts has no status, and is none"
+        ),
+        'status = after.split(" ")[1:2]': "the first is looked at alone",
+        'status = int(given["status"][:4])': "a longer one is asked for by nobody either way",
+        'return text if text.isascii() else text.encode("utf-8", "replace").decode("latin-1")': _SAME,
+        'if "\\\\" not in text:': _SAME,
+    },
     "wire/mapping.py": {
         "_MOST_NAMES = 32": _SAME,
         "is_numbered = False": _SAME,

@@ -77,8 +77,8 @@ def test_maps_as_rudder_server_does(case):
         ),
         pytest.param("properties.a.0=x&properties.a.0=y", {"properties": {"a": [["x", "y"]]}}, id="repeats in a list"),
         pytest.param(
-            "type=x&receivedAt=x&request_ip=1.2.3.4&integrations.All=false&integrations=x&type.x=1",
-            {},
+            "type=x&receivedAt=x&request_ip=1.2.3.4&integrations.All=false&integrations=x&type.x=1&name=n",
+            {"name": "n"},
             id="ignored from the client",
         ),
         pytest.param(
@@ -178,7 +178,8 @@ def test_a_name_of_40_characters_is_said_whole_and_a_longer_one_is_cut():
 def test_a_user_id_that_may_stand_in_must_be_there():
     with pytest.raises(BadPixel, match=r"anonymousId=\.\.\. or userId=\.\.\."):
         map_query("page", "writeKey=k", require_anonymous_id=False)
-    assert "userId" not in refusal("writeKey=k").message  # which would not do
+    right = "add anonymousId=... with an identifier of the visitor"  # and no userId, which would not do
+    assert refusal("writeKey=k").message == f"anonymousId is missing; {right}"
 
 
 @pytest.mark.parametrize(

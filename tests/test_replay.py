@@ -99,6 +99,19 @@ def test_json_with_letters_beyond_ascii():
     assert (event["context"]["userAgent"], event["properties"]["a"]) == ("café", "é")
 
 
+@pytest.mark.parametrize(
+    ("letter", "as_read"), [(b"\\u00e9", "é"), (b"\xc3\xa9", "é"), (b"\xe9", "\ufffd"), (b"\\ud800", "?")]
+)
+def test_json_in_which_a_letter_is_spoilt_is_an_event_all_the_same(letter, as_read):
+    ((event,), _) = replayed(as_json(http_user_agent="caf-").replace(b"caf-", b"caf" + letter))
+    assert event["context"]["userAgent"] == f"caf{as_read}"
+
+
+def test_json_may_have_the_request_its_time_and_its_status_alone():
+    ((event,), _) = replayed(as_json(remote_addr=None, http_referer=None, http_user_agent=None))
+    assert (event["context"], event["request_ip"]) == ({}, "")
+
+
 def test_a_common_log_has_neither_referer_nor_agent():
     ((event,), _) = replayed(f'203.0.113.9 - ann [{TIME}] "GET {PIXEL} HTTP/1.1" 200 2'.encode())
     assert event["context"] == {"ip": "203.0.113.9"}

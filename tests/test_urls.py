@@ -222,7 +222,8 @@ TAG = pixel_tag(BASE, "track", write_key="k", anonymous_id='"><script>', event="
 
 def test_a_tag_is_escaped_once_and_carries_its_url(events):
     assert re.fullmatch(
-        r'<img src="[^"<>]+" width="1" height="1" alt="" referrerpolicy="no-referrer-when-downgrade" style="[^"]+">',
+        r'<img src="[^"<>]+" width="1" height="1" alt="" referrerpolicy="no-referrer-when-downgrade"'
+        r' style="display:block;border:0;width:1px;height:1px">',
         TAG,
     )
     client = webtest.TestApp(PixelMiddleware(lambda environ, start_response: [], events.append), lint=True)
@@ -273,6 +274,7 @@ def test_type_checkers_know_the_fields(make):
 
 def test_quotes_around_an_id_arrive_although_one_pair_is_stripped():
     assert sent(track(anonymous_id='"a"'))["anonymousId"] == '"a"'
+    assert sent(track(anonymous_id='""'))["anonymousId"] == '""'
 
 
 def test_a_signature_is_the_same_in_each_version():
