@@ -59,6 +59,10 @@ EQUIVALENT = {
     "wire/mapping.py": {
         "_MOST_NAMES = 32": _SAME,
         "is_numbered = False": _SAME,
+        "sent = nest(zip(names, values, strict=True), limits) if shape is None else shape.fill(values)": _SAME,
+        "return Shape(names) if is_plain else None": _SAME,
+        "if str(len(node) - 1) not in node:  # which says it of nearly all, in less time": _SAME,
+        "@lru_cache(maxsize=256)": "it only remembers",
         "if is_numbered:": _SAME,
         'is_plain = len(set(names)) == len(names) and not any(path[0] in IGNORED or "0" in path for path in parts)': (
             _SAME
@@ -82,10 +86,17 @@ EQUIVALENT = {
     },
     "wire/request.py": {
         "def visit(environ: WSGIEnvironment, trusted_proxies: int = 0) -> Visit:": "the endpoint says it",
+        "def client_address(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:": "the endpoint says it",
+        "def public_origin(environ: WSGIEnvironment, trusted_proxies: int = 0) -> str:": "the endpoint says it",
         "if most_bytes is not None and len(value) > most_bytes:": _SAME,
+        "if 0 < len(entry) <= _MOST_ADDRESS:": "it only saves asking of what is no address",
         'return value if value.isascii() else value.encode("latin-1", "replace").decode("utf-8", "replace")': _SAME,
     },
-    "wire/shapes.py": {'numbers = {"": 0}  # dotted name of a dict -> its place': "only the number is used"},
+    "wire/shapes.py": {
+        'dotted, above = "", 0': "only whether two of them are the same is used",
+        "for place, last, value in zip(self._places, self._lasts, values, strict=True):": "there are as many of each",
+        'numbers = {"": 0}  # dotted name of a dict -> its place': "only the number is used",
+    },
     "wire/signatures.py": {
         'VERIFIED = "pixel_middleware.signature_verified"': "both sides use the constant",
         'given = dict(reversed(pairs)).get(SIGNATURE, "")': "any text that is no signature does",

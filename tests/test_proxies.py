@@ -47,10 +47,13 @@ def test_an_unknown_address_is_empty(environ):
         pytest.param({"HTTP_HOST": "[2001:db8::1]:8443"}, 0, "https://[2001:db8::1]:8443", id="IPv6"),
         pytest.param({"HTTP_HOST": "localhost:8080"}, 0, "http://localhost:8080", id="a developer's"),
         pytest.param({"HTTP_HOST": "127.0.0.1"}, 0, "http://127.0.0.1", id="a developer's, without a port"),
+        pytest.param({"HTTP_HOST": "[::1]:80"}, 0, "http://[::1]:80", id="a developer's, by IPv6"),
+        pytest.param({"HTTP_HOST": "[::1]"}, 0, "http://[::1]", id="a developer's, by IPv6 without a port"),
         pytest.param(
             {"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "b.com"}, 0, "https://a.com", id="nobody is trusted"
         ),
         pytest.param({"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "b.com"}, 1, "https://b.com", id="one proxy"),
+        pytest.param({"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "b.com"}, 2, "https://a.com", id="fewer entries"),
         pytest.param({"HTTP_HOST": "a.com", "HTTP_X_FORWARDED_HOST": "<b>"}, 1, "https://a.com", id="not a host"),
         pytest.param({"HTTP_HOST": 'a.com/"'}, 0, "https://server.example:80", id="not a host at all"),
         pytest.param({"HTTP_HOST": "a" * 256}, 0, "https://server.example:80", id="much too long for a host"),
@@ -96,6 +99,8 @@ def test_the_locale_is_the_first_language(header, locale):
 
 def test_bytes_that_are_no_text_are_replaced_also_where_a_header_is_cut():
     assert visit({"HTTP_USER_AGENT": "\xff" * 2000}).user_agent == "\ufffd" * 1024
+    # A server that breaks PEP 3333 hands over text.
+    assert visit({"HTTP_USER_AGENT": "€" * 2000}).user_agent == "?" * 1024
 
 
 @pytest.mark.parametrize(
@@ -121,6 +126,7 @@ def test_waitress_takes_the_header_out_unless_it_is_told_not_to(start, tmp_path,
     ("address", "network"),
     [
         ("192.0.2.77", "192.0.2.0"),
+        ("192.0.2.255", "192.0.2.0"),
         ("2001:db8:1:ffff::1", "2001:db8:1::"),
         ("::ffff:192.0.2.77", "192.0.2.0"),
         ("2002:c000:24d::1", "192.0.2.0"),  # 6to4
