@@ -178,7 +178,7 @@ def test_what_is_no_origin_is_not_repeated(make_client, origin):
 def test_it_names_the_endpoint_where_it_is_mounted(make_client):
     client = make_client(amp=True, prefix="/zähler")
     answer = client.get("/z%C3%A4hler/amp.json", extra_environ={"SCRIPT_NAME": "/shop"}, headers={"Host": "a.example"})
-    assert answer.json["requests"]["page"]["baseUrl"].startswith("/shop/z%C3%A4hler/page.gif?writeKey=")
+    assert answer.json["requests"]["page"]["baseUrl"].startswith("/shop/z%C3%A4hler/page.gif?writeKey=${writeKey}&")
 
 
 def test_it_is_there_only_if_asked_for(make_client):

@@ -313,10 +313,17 @@ def test_a_head_without_any_id_is_answered_like_its_get(open_client, events):
 
 
 @pytest.mark.parametrize(
-    "options", [{"require_anonymous_id": False}, {"processors": "daily"}, {}], ids=["alone", "required", "neither"]
+    "options",
+    [
+        {"require_anonymous_id": False},
+        {"require_anonymous_id": False, "processors": [lambda event, request: event]},
+        {"processors": "daily"},
+        {},
+    ],
+    ids=["alone", "with another processor", "required", "neither"],
 )
 def test_a_pixel_without_any_id_is_refused_unless_both_were_asked_for(make_client, events, salts, options):
-    if options.get("processors"):
+    if options.get("processors") == "daily":
         options = {"processors": [daily_visitor(salts)]}
     answer = make_client(**options).get(PIXEL.replace(".gif", ""), status=400)
     assert (answer.headers["X-Pixel-Error"], events) == ("missing_anonymous_id", [])
