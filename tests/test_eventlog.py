@@ -432,6 +432,21 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_what_it_has(path, make_ev
     assert names(path) == ["old", "new"]
 
 
+@pytest.mark.parametrize("queries", range(4))
+def test_a_file_that_another_process_makes_meanwhile_is_new_or_a_log(path, queries):
+    class Watched(sqlite3.Connection):
+        asked = 0
+
+        def execute(self, query):
+            if self.asked == queries:
+                EventLog(path).close()
+            self.asked += 1
+            return super().execute(query)
+
+    with closing(sqlite3.connect(path, factory=Watched)) as connection:
+        assert schema.version_of(connection) in (0, schema.VERSION)
+
+
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
 def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, tmp_path, make_event, how):
     destination = Recorder()

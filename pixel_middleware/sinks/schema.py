@@ -166,13 +166,14 @@ VERSION = len(_STEPS)
 
 def version_of(connection: sqlite3.Connection) -> int:
     """The version of the log in the file that is open; 0 if the file is new. Raises `StorageError` if it is no log."""
+    # The tables first: another process may make a new file's log between two of these lines.
+    tables = {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     application_id = _number(connection, "PRAGMA application_id")
     version = _number(connection, "PRAGMA user_version")
     if application_id == APPLICATION_ID:
         if version > VERSION:
             raise StorageError(f"it is of version {version}, by a newer pixel-middleware; this one knows {VERSION}")
         return version
-    tables = {str(name) for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if application_id == 0 and not tables:
         return 0
     if "events" in tables and "message_id" in {row[1] for row in connection.execute("PRAGMA table_info(events)")}:
