@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +25,7 @@ HERE = Path(__file__).parent
 REQUESTS = "requests/s"
 ROUNDS = 5
 SECONDS = 3
+WARM_UP_S = 2.0  # or all connections may go to the worker that was first
 SERVERS = {
     "gunicorn gthread": ("-m", "gunicorn", "--workers=1", "-k=gthread", "--threads=4", "--bind=127.0.0.1:{port}"),
     "granian": ("-m", "granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}"),
@@ -80,6 +82,7 @@ def requests_a_second(command, script, connections=8, **options):
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with Program(words, **({"cwd": HERE} | quiet | options)) as server:
             until_up(port, server)
+            time.sleep(WARM_UP_S)  # the other workers, too
             load = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}", "-s", str(script), f"http://127.0.0.1:{port}"]
             said = subprocess.run(load, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in said:
