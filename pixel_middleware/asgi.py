@@ -8,24 +8,18 @@
 All that is no pixel, WebSockets and lifespan too, reaches the app with the objects that the server gave.
 """
 
-import asyncio
-import inspect
 import io
 import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 from wsgiref.types import WSGIEnvironment
 
 from pixel_middleware import checks
-from pixel_middleware.endpoint import Endpoint, start
-from pixel_middleware.events import Event, Processor, Refusal
+from pixel_middleware.async_endpoint import AnySink, AsyncEndpoint
+from pixel_middleware.events import Processor, Refusal
 from pixel_middleware.middleware import ResponseMode, WriteKeys
 from pixel_middleware.outcomes import Stats
-from pixel_middleware.runtime import forks
-from pixel_middleware.wire.answers import Answer
 
 if TYPE_CHECKING:
     from pixel_middleware.sinks import EventLog
@@ -36,11 +30,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-AnySink = Callable[[Event], object]
-"""A `Sink`, or an `async def` of one event: accepted once it has been awaited."""
-
-THREADS = 32  # a durable sink shares one flush among all that wait for it, so that many threads cost little
-
 
 class PixelMiddleware:
     """Makes `app` a pixel endpoint that hands each event to `sink`; every other request passes through.
@@ -49,7 +38,8 @@ class PixelMiddleware:
         app: the ASGI app to wrap.
         sink: takes one event. An `async def` is awaited in the event loop; what else is callable runs in a thread, so
             that a slow disk holds up no other request. Its `start()` is called once, unless that is an `async def`.
-            Processors and `write_keys` run in the thread too, with the context variables of the request.
+            Processors and `write_keys` run in the thread too, with the context variables of the request. No thread
+            is needed for a sink with a `put_soon`, such as an event log, unless they, or `refused`, may wait.
 
     The options are those of `pixel_middleware.PixelMiddleware`. What a mount took from the path (`root_path`) is no
     part of `prefix`. Raises `ConfigurationError` for a wrong option.
@@ -105,11 +95,7 @@ class PixelMiddleware:
             await self.app(scope, receive, send)
             return
         answer = await self._endpoint.answer(environ_of(scope))
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-        body = b"" if scope["method"] == "HEAD" else answer.body
-        with suppress(OSError):  # the client has left, which ASGI 2.4 says so; its event is kept
-            await send({"type": "http.response.start", "status": int(answer.status[:3]), "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+        await send_answer(send, scope, answer.status, answer.headers, answer.body)
 
     def stats(self) -> Stats:
         """A snapshot of what became of the pixel requests that this process has answered."""
@@ -127,68 +113,12 @@ class PixelMiddleware:
         self._endpoint.keep_counts(log)
 
 
-class AsyncEndpoint(forks.ForkAware):
-    """An `Endpoint` that works in threads of its own, at most `THREADS`, and takes `async def` sinks as well.
-
-    Further requests wait for a thread, as many as the server has connections. Raises `ConfigurationError`.
-    """
-
-    def __init__(self, sink: AnySink, **options: Any) -> None:
-        checks.as_sink("sink", sink, may_await=True)
-        self._endpoint = Endpoint(_awaiting(sink), **options)
-        if callable(getattr(sink, "keep_counts", None)):
-            self.keep_counts(sink)
-        self.below = self._endpoint.below
-        self._threads = _new_threads()
-        forks.watch(self)
-        start(sink)
-
-    async def answer(self, environ: WSGIEnvironment) -> Answer:
-        """See `Endpoint.answer`. If it is cancelled, as when the client leaves, the event is still kept."""
-        forks.notice(self)
-        loop = asyncio.get_running_loop()
-        context = copy_context()
-        context.run(_loop.set, loop)
-        return await loop.run_in_executor(self._threads, context.run, self._endpoint.answer, environ)
-
-    def stats(self) -> Stats:
-        """What became of the pixel requests that this process has answered."""
-        return self._endpoint.stats()
-
-    def counts(self) -> dict[tuple[str, str], int]:
-        """See `Endpoint.counts`."""
-        return self._endpoint.counts()
-
-    def keep_counts(self, log: Any) -> None:
-        """See `Endpoint.keep_counts`."""
-        self._endpoint.keep_counts(log)
-
-    def after_fork_in_child(self) -> None:
-        """The threads are the parent's: have others."""
-        self._threads = _new_threads()
-
-
-_loop: ContextVar[asyncio.AbstractEventLoop] = ContextVar("_loop")
-"""In a thread of ours, the event loop that waits for it."""
-
-
-def _new_threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="pixel-requests")
-
-
-def _awaiting(sink: AnySink) -> AnySink:
-    """`sink`, called from a thread; what is to be awaited of it is awaited in the event loop meanwhile."""
-
-    async def wait_for(work: Awaitable[object]) -> object:
-        return await work
-
-    def hand_over(event: Event) -> object:
-        returned = sink(event)
-        if returned is None or not inspect.isawaitable(returned):
-            return returned
-        return asyncio.run_coroutine_threadsafe(wait_for(returned), _loop.get()).result()
-
-    return hand_over
+async def send_answer(send: Send, scope: Scope, status: str, headers: Iterable[tuple[str, str]], body: bytes) -> None:
+    """Send a whole answer, in the words of WSGI, to the request of `scope`."""
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    with suppress(OSError):  # the client has left, which ASGI 2.4 says so; its event is kept
+        await send({"type": "http.response.start", "status": int(status[:3]), "headers": raw})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def path_below_mount(scope: Scope) -> str:

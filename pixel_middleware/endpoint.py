@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 from wsgiref.types import WSGIEnvironment
 
 from webob import Request
@@ -11,7 +11,7 @@ from webob import Request
 from pixel_middleware import checks, settings
 from pixel_middleware.destinations.base import Destination
 from pixel_middleware.errors import BadPixel, ConfigurationError
-from pixel_middleware.events import Event, Kind, Processor, Sink, make_event, to_json
+from pixel_middleware.events import Event, Kind, Processor, Sink, make_event, may_wait, to_json
 from pixel_middleware.outcomes import Outcome, Outcomes, Stats
 from pixel_middleware.wire import amp, answers
 from pixel_middleware.wire.answers import Answer
@@ -30,6 +30,13 @@ def start(sink: Callable[[Event], object]) -> None:
     begin = getattr(sink, "start", None)
     if callable(begin) and not inspect.iscoroutinefunction(begin):
         begin()
+
+
+class Taken(NamedTuple):
+    """An event that a request asks the sink to take, and whether an image is the answer."""
+
+    event: Event
+    image: bool
 
 
 class Endpoint:
@@ -79,6 +86,10 @@ class Endpoint:
         self._outcomes = Outcomes(checked["refused"], self._trusted_proxies)
         if callable(getattr(sink, "keep_counts", None)):
             self.keep_counts(sink)
+        called = [process for _, process in self._processors]
+        called += [given for given in (options.get("write_keys"), options.get("refused")) if callable(given)]
+        self.may_wait = any(map(may_wait, called))
+        """Whether `decide` or `settle` calls what is not marked with `never_waits`."""
 
     def stats(self) -> Stats:
         """What became of the pixel requests that this process has answered."""
@@ -94,6 +105,27 @@ class Endpoint:
 
     def answer(self, environ: WSGIEnvironment) -> Answer:
         """The answer to a request whose path begins with `below`. The body of the request is not read."""
+        decided = self.decide(environ)
+        if isinstance(decided, Answer):
+            return decided
+        try:
+            returned = self._sink(decided.event)
+            if returned is not None:
+                checks.done(returned, "the sink")
+        except Exception as error:  # a BadPixel too: the request was good
+            return self.settle(environ, decided, error)
+        return self.settle(environ, decided, None)
+
+    def settle(self, environ: WSGIEnvironment, taken: Taken, error: Exception | None) -> Answer:
+        """The answer once the sink has taken the event, or has raised `error`."""
+        if error is not None:
+            self._outcomes.record(environ, Outcome("failed", by=type(error).__qualname__), error)
+            return answers.failed(taken.image)
+        self._outcomes.accept(environ, taken.event)
+        return answers.accepted(taken.image)
+
+    def decide(self, environ: WSGIEnvironment) -> Answer | Taken:
+        """What is to be answered, or the event that the sink is to take first."""
         record = self._outcomes.record
         path = environ["PATH_INFO"]
         pixel = self._pixels.get(path)
@@ -158,15 +190,7 @@ class Endpoint:
             record(environ, Outcome("failed", by=type(error).__qualname__), error)
             return answers.failed(image)
 
-        try:
-            returned = self._sink(event)
-            if returned is not None:
-                checks.done(returned, "the sink")
-        except Exception as error:  # a BadPixel too: the request was good
-            record(environ, Outcome("failed", by=type(error).__qualname__), error)
-            return answers.failed(image)
-        self._outcomes.accept(environ, event)
-        return answers.accepted(image)
+        return Taken(event, image)
 
     def _amp_configuration(self, environ: WSGIEnvironment) -> Answer:
         try:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, TypeVar, cast
 
 with warnings.catch_warnings():
     # WebOb imports the deprecated `cgi` on Python 3.11 and 3.12, and users' tests may make warnings errors.
@@ -78,6 +78,19 @@ Processor = Callable[[Event, Request], Event | None]
 
 New in 0.1.
 """
+
+_Called = TypeVar("_Called")
+
+
+def never_waits(called: _Called) -> _Called:
+    """Marks a processor, or what else a request calls, as one that waits for nothing: an event loop may call it."""
+    setattr(called, "never_waits", True)  # noqa: B010 - no type has this attribute
+    return called
+
+
+def may_wait(called: object) -> bool:
+    """Whether it is not marked so."""
+    return not getattr(called, "never_waits", False)
 
 
 class Visit(NamedTuple):

@@ -122,8 +122,8 @@ class Outcomes(forks.ForkAware):
         name = outcome.name
         what = reason = outcome.reason or outcome.by
         if error is not None:
-            *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-            what = f"{what} at {os.path.basename(frame.f_code.co_filename)}:{line}"
+            for frame, line in [*traceback.walk_tb(error.__traceback__)][-1:]:  # if it was raised, and not only told
+                what = f"{what} at {os.path.basename(frame.f_code.co_filename)}:{line}"
         with self._lock:
             causes = self._causes[name]
             if what not in causes and len(causes) >= MOST_CAUSES:

@@ -1,6 +1,7 @@
 """ASGI apps as WSGI apps and the other way round, for tests: so one suite runs through both faces."""
 
 import asyncio
+from http import HTTPStatus
 
 
 def scope_of(environ):
@@ -57,8 +58,7 @@ def as_wsgi(app):
     return wsgi
 
 
-REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
-REASONS[503] = "Service Unavailable"
+REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 def as_asgi(app):
@@ -82,6 +82,27 @@ def as_asgi(app):
         await send({"type": "http.response.body", "body": body})
 
     return asgi
+
+
+class Soon:
+    """Makes of a sink one that an event loop hands an event to, and that is told of its end a moment later."""
+
+    def __init__(self, sink):
+        self._sink = sink
+
+    def __call__(self, event):
+        return self._sink(event)
+
+    def put_soon(self, event, done):
+        def put():
+            try:
+                self._sink(event)
+            except Exception as error:
+                done(error)
+            else:
+                done(None)
+
+        asyncio.get_running_loop().call_soon(put)
 
 
 async def get(app, target, method="GET", headers=(), **scope):

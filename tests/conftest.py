@@ -59,7 +59,9 @@ def make_client(events, face):
 
     def make(sink=None, app=host_app, **options):
         sink = sink or events.append
-        if face == "asgi":
+        if face == "asgi, no thread":
+            sink = asgi_driver.Soon(sink)
+        if face != "wsgi":
             wrapped = asgi_driver.as_wsgi(asgi.PixelMiddleware(asgi_driver.as_asgi(app), sink, **options))
         else:
             wrapped = PixelMiddleware(app, sink, **options)

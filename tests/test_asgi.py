@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import threading
+from contextlib import closing
+from unittest.mock import Mock
 
 import pytest
 from asgi_driver import get
-from processes import PATIENCE_S, TESTS, until_up
+from processes import PATIENCE_S, TESTS, until, until_up
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -18,8 +20,13 @@ from test_servers import Site
 from websockets.sync.client import connect
 
 from pixel_middleware import ConfigurationError
-from pixel_middleware.asgi import THREADS, PixelMiddleware
-from pixel_middleware.sinks import EventLog
+from pixel_middleware.asgi import PixelMiddleware
+from pixel_middleware.async_endpoint import QUICK_BYTES, THREADS
+from pixel_middleware.destinations import Destination
+from pixel_middleware.events import never_waits
+from pixel_middleware.processors import anonymize_ip, convert, drop_ip, honor_dnt, honor_gpc
+from pixel_middleware.runtime import group_commit
+from pixel_middleware.sinks import EventLog, JSONLines
 
 TRACK = "/pixel/v1/track?writeKey=k&anonymousId=a&event=e"
 
@@ -232,6 +239,148 @@ def test_a_sink_is_started_once_unless_that_has_to_be_awaited():
     PixelMiddleware(host, Plain())
     PixelMiddleware(host, Awaited())
     assert started == ["Plain"]
+
+
+# Sinks that need no thread
+
+
+@pytest.fixture
+def log(tmp_path):
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        yield log
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    def submit(*given):
+        raise AssertionError("a thread is used")
+
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor.submit", submit)
+
+
+QUICK = {"processors": [honor_gpc, anonymize_ip, convert({"properties.n": int}), drop_ip, honor_dnt]}
+
+
+def test_a_pixel_that_waits_for_an_event_log_holds_no_thread(log, no_threads):
+    async def many():
+        app = PixelMiddleware(host, log, write_keys={"k"}, refused=log.refused, **QUICK)
+        answers = [get(app, f"{TRACK}&properties.n={number}") for number in range(100)]
+        answers += [get(app, TRACK, "HEAD"), get(app, TRACK.replace("Key=k", "Key=x")), get(app, "/pixel/v1/x")]
+        statuses = [status for status, _, _ in await asyncio.gather(*answers)]
+        return statuses, app.stats()
+
+    statuses, stats = asyncio.run(many())
+    assert statuses == [200] * 101 + [400, 404]
+    assert (stats["accepted"], stats["rejected"]) == (100, {"invalid_write_key": 1, "not_found": 1})
+    numbers = log.read("SELECT event ->> '$.properties.n' FROM events ORDER BY 1")
+    assert numbers == [(number,) for number in range(100)]
+
+
+def test_json_lines_need_no_thread_either(tmp_path, no_threads):
+    lines = JSONLines(tmp_path / "events.jsonl")
+    assert asyncio.run(get(PixelMiddleware(host, lines), TRACK))[0] == 200
+    assert [json.loads(line)["event"] for line in lines.lines()] == ["e"]
+
+
+def wait_for(event, request=None):
+    assert threading.current_thread().name.startswith("pixel-requests")
+    return event
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"processors": [honor_gpc, wait_for]},
+        {"processors": [convert({"properties.plan": wait_for})]},
+        {"write_keys": wait_for},
+        {"refused": wait_for, "write_keys": {"another"}},
+        {"max_query_bytes": QUICK_BYTES},  # a longer query is not even looked at in the loop
+    ],
+    ids=["processor", "what a processor calls", "write_keys", "refused", "long query"],
+)
+def test_what_may_wait_does_so_in_a_thread(log, options):
+    app = PixelMiddleware(host, log, **options)
+    padding = "x" * QUICK_BYTES if "max_query_bytes" in options else ""
+    used = []
+    run = app._endpoint._pool.run
+    app._endpoint._pool.run = lambda *given: used.append(1) or run(*given)
+    status, _, _ = asyncio.run(get(app, f"{TRACK}&properties.plan=pro&properties.x={padding}"))
+    expected = 400 if padding or "refused" in options else 200
+    assert (status, used, len(log.read("SELECT 1 FROM events"))) == (expected, [1], int(expected == 200))
+
+
+def test_an_event_that_no_commit_would_store_is_a_failure_at_once(log, no_threads, caplog):
+    @never_waits
+    def spoil(event, request):
+        event["properties"] = {"a": {1, 2}}
+        return event
+
+    async def one():
+        app = PixelMiddleware(host, log, processors=[spoil])
+        return (await get(app, TRACK))[0], app.stats()["failed"]
+
+    assert asyncio.run(one()) == (503, 1)
+    assert "not JSON serializable" in caplog.text
+
+
+def test_a_log_that_cannot_be_had_fails_its_pixel_and_holds_up_nobody(log, no_threads, monkeypatch, caplog):
+    monkeypatch.setattr(group_commit, "WAIT_S", 0.2)
+
+    async def one():
+        app = PixelMiddleware(host, log)
+        assert log.file.take_turn(wait=False)
+        pixel = asyncio.create_task(get(app, TRACK))
+        pages = 0
+        while not pixel.done():
+            pages += (await get(app, "/"))[2] == b"host"
+            await asyncio.sleep(0)
+        log.file.end_turn()
+        return (await pixel)[:2], pages > 1, (await get(app, TRACK))[0]
+
+    (status, headers), was_served, then = asyncio.run(one())
+    assert (status, headers[b"x-pixel-error"], was_served, then) == (503, b"sink_failed", True, 200)
+    assert "could not be had within 0.2 s" in caplog.text
+    assert log.read("SELECT count(*) FROM events") == [(1,)]
+
+
+def test_a_pixel_that_is_cancelled_while_it_waits_for_the_disk_is_kept_and_counted(log, no_threads):
+    async def one():
+        app = PixelMiddleware(host, log)
+        assert log.file.take_turn(wait=False)
+        pixel = asyncio.create_task(get(app, TRACK))
+        await asyncio.sleep(0)
+        pixel.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await pixel
+        log.file.end_turn()
+        return (await get(app, TRACK))[0], app.stats()["accepted"]
+
+    assert asyncio.run(one()) == (200, 2)
+    assert log.read("SELECT count(*) FROM events") == [(2,)]
+
+
+def test_a_mock_is_a_plain_sink():
+    sink = Mock()
+    assert asyncio.run(get(PixelMiddleware(host, sink), TRACK))[0] == 200
+    sink.assert_called_once()
+
+
+def test_nobody_waits_for_ever_if_it_cannot_be_told_what_became_of_an_event(log, no_threads, monkeypatch):
+    app = PixelMiddleware(host, log)
+    monkeypatch.setattr(app._endpoint._endpoint, "settle", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(asyncio.wait_for(get(app, TRACK), PATIENCE_S))
+
+
+def test_what_a_loop_puts_into_a_log_is_sent_on(tmp_path):
+    class Recorder(Destination):
+        def send(self, events):
+            sent.extend(event["event"] for event in events)
+
+    sent = []
+    with closing(EventLog(tmp_path / "events.db", {"it": Recorder()})) as log:
+        assert asyncio.run(get(PixelMiddleware(host, log), TRACK))[0] == 200
+        until(lambda: sent == ["e"], "the event at its destination")
 
 
 FORKING = """

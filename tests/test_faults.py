@@ -28,6 +28,10 @@ UWSGI = (
     *("--http-socket=127.0.0.1:{port}", "--master", f"--processes={WORKERS}", "--module=collecting_app:app"),
     *("--listen=64", "--need-app", "--die-on-term", "--pythonpath={tests}"),
 )
+GRANIAN = (
+    *("-m", "granian", "--host=127.0.0.1", "--port={port}", "--workers=3"),
+    *("--respawn-failed-workers", "--respawn-interval=0"),
+)
 SERVERS = {
     # A gevent worker that is told to stop while it boots does not hear it.
     "sync, preload": (*GUNICORN, "-k=sync", "--preload"),
@@ -35,10 +39,8 @@ SERVERS = {
     "gthread": (*GUNICORN, "-k=gthread", "--threads=8"),
     "gevent, preload": (*GUNICORN, "-k=gevent", "--preload", "--graceful-timeout=3"),
     "gevent": (*GUNICORN, "-k=gevent", "--graceful-timeout=3"),
-    "granian": (
-        *("-m", "granian", "--interface=wsgi", "--host=127.0.0.1", "--port={port}", "--workers=3"),
-        *("--respawn-failed-workers", "--respawn-interval=0", "collecting_app:app"),
-    ),
+    "granian": (*GRANIAN, "--interface=wsgi", "collecting_app:app"),
+    "granian, asgi": (*GRANIAN, "--interface=asginl", "async_collecting_app:app"),
     "uwsgi": (*UWSGI, "--enable-threads"),
     "uwsgi, lazy": (*UWSGI, "--enable-threads", "--lazy-apps"),
     "uwsgi, without threads": UWSGI,
@@ -98,7 +100,7 @@ def test_nothing_acknowledged_is_lost_on_the_way_to_either_of_two_destinations(
     forward_to = " ".join(f"{plane}={url}" for plane, (url, _) in planes.items())
     server, port = start_server(name, LOG=str(path), FORWARD_TO=forward_to, BATCH_SIZE=str(BATCH_SIZE))
     # granian ends if a worker dies that it has started anew within seconds.
-    acknowledged = set(collect_under_fire(server, port, kills=2 if name == "granian" else KILLS))
+    acknowledged = set(collect_under_fire(server, port, kills=2 if name.startswith("granian") else KILLS))
     end(server, name)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -36,9 +36,9 @@ TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 AMP = json.loads((Path(__file__).parent / "data" / "amp-requests.json").read_text("utf-8"))
 
 
-@pytest.fixture(params=["wsgi", "asgi"])
+@pytest.fixture(params=["wsgi", "asgi", "asgi, no thread"])
 def face(request):
-    """Every test of a client runs through both faces."""
+    """Every test of a client runs through both faces, and both ways of the second."""
     return request.param
 
 

@@ -17,7 +17,7 @@ ROOMS = [
     {"sinks"},
     {"processors", "outcomes"},
     {"endpoint"},
-    {"middleware", "replay"},
+    {"middleware", "replay", "async_endpoint"},
     {"asgi", "source"},
     {"__init__"},
     {"frameworks", "watch"},

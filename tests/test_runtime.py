@@ -1,5 +1,6 @@
 """Locks, threads, forks and commits, by themselves: what they promise to whoever uses them."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -97,7 +98,7 @@ def test_a_file_that_cannot_be_had_is_an_error_for_who_comes_alone_and_for_who_w
     with pytest.raises(StorageError, match="no descriptors"):
         group.put("alone")
     group._start_committer()
-    group._waiting.append(group_commit.Ticket("in front"))
+    group._waiting.append(group_commit.ThreadTicket("in front"))
     with pytest.raises(StorageError, match="no descriptors"):
         group.put("waits")
     file.to_take = lambda: None
@@ -157,6 +158,133 @@ def test_who_is_in_a_commit_that_takes_long_waits_for_its_end_and_not_for_ever(f
     go_on.set()
     thread.join()
     assert results == ([None] if ends else ["the file: a commit has not ended for 0.02 s"])
+
+
+# Commits for event loops
+
+
+def soon(group, *records, meanwhile=lambda: None):
+    """What `done` was called with for each record that a loop put, in order of the calls; all in the loop's thread."""
+
+    async def put_all():
+        told, all_told = [], asyncio.Event()
+
+        def done(record, error):
+            told.append((record, str(error) if error else None, threading.get_ident() == loop_thread))
+            if len(told) == len(records):
+                all_told.set()
+
+        loop_thread = threading.get_ident()
+        for record in records:
+            group.put_soon(record, lambda error, record=record: done(record, error))
+        meanwhile()
+        await asyncio.wait_for(all_told.wait(), PATIENCE_S)
+        return told
+
+    return asyncio.run(put_all())
+
+
+def test_a_loop_and_threads_share_a_commit_in_order_of_arrival(file, group):
+    file.turn.acquire()
+    commits = []
+    file.trouble = lambda: commits.append(1)
+    thread = threading.Thread(target=group.put, args=("a thread's",), daemon=True)
+
+    def meanwhile():
+        # The first may be on its way to the file, which it does not get.
+        thread.start()
+        until(lambda: len(group._waiting) == 4, "all wait")
+        file.turn.release()
+
+    assert soon(group, 1, 2, 3, meanwhile=meanwhile) == [(1, None, True), (2, None, True), (3, None, True)]
+    thread.join()
+    assert (file.stored, commits) == ([1, 2, 3, "a thread's"], [1])
+
+
+def test_a_loop_is_told_why_its_records_are_not_stored(file, group):
+    file.trouble = lambda: OSError("gone")
+    assert soon(group, 1, 2) == [(1, "gone", True), (2, "gone", True)]
+    file.trouble = lambda: ZeroDivisionError()
+    assert soon(group, 3) == [(3, "ZeroDivisionError", True)]
+    file.to_take = lambda: OSError("no descriptors")
+    assert soon(group, 4) == [(4, "no descriptors", True)]
+    file.trouble = file.to_take = lambda: None
+    assert soon(group, 5) == [(5, None, True)]
+    assert file.stored == [5]
+
+
+def test_a_loop_waits_for_a_file_no_longer_than_a_thread_and_then_nothing_is_stored(file, group, monkeypatch):
+    monkeypatch.setattr(group_commit, "WAIT_S", 0.02)
+    file.turn.acquire()
+    assert soon(group, 1) == [(1, "the file could not be had within 0.02 s: it is locked", True)]
+    file.turn.release()
+    monkeypatch.setattr(group_commit, "WAIT_S", PATIENCE_S)
+    assert soon(group, 2) == [(2, None, True)]
+    assert file.stored == [2]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_loop_waits_for_the_end_of_a_commit_that_takes_long_and_not_for_ever(file, group, monkeypatch, ends):
+    monkeypatch.setattr(group_commit, "WAIT_S", 0.02)
+    monkeypatch.setattr(group_commit, "_END_S", PATIENCE_S if ends else 0.02)
+    go_on, ended = threading.Event(), threading.Event()
+    file.trouble = lambda: (go_on.wait(PATIENCE_S) and None) or ended.set()
+    late = []
+
+    async def put():
+        told = asyncio.get_running_loop().create_future()
+        begun = time.monotonic()
+        group.put_soon("x", lambda error: late.append(error) or told.set_result(time.monotonic() - begun))
+        if ends:
+            await asyncio.sleep(0.1)  # longer than it would wait for a turn
+            go_on.set()
+        await asyncio.wait_for(told, PATIENCE_S)
+        go_on.set()
+        await asyncio.to_thread(ended.wait, PATIENCE_S)
+        await asyncio.sleep(0.01)  # what is told a second time would be told now
+
+    asyncio.run(put())
+    assert [str(error) for error in late] == ["None" if ends else "the file: a commit has not ended for 0.02 s"]
+
+
+def test_without_a_thread_to_be_had_a_loop_is_told_so_at_once(file, group, monkeypatch):
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(group_commit.threading.Thread, "start", none_left)
+        with pytest.raises(StorageError, match="the file: there is no thread to be had"):
+            soon(group, 1)
+    assert soon(group, 2) == [(2, None, True)]
+    assert file.stored == [2]
+
+
+def test_what_fails_after_a_commit_keeps_nobody_from_being_told(file, group):
+    problems, told = [], []
+
+    async def put():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: problems.append(str(context["exception"])))
+        file.turn.acquire()
+        all_told = asyncio.Event()
+        group.put_soon(1, lambda error: 1 / 0)
+        group.put_soon(2, lambda error: told.append(error) or all_told.set())
+        file.turn.release()
+        await asyncio.wait_for(all_told.wait(), PATIENCE_S)
+
+    asyncio.run(put())
+    assert (problems, told, file.stored) == (["division by zero"], [None], [1, 2])
+
+
+def test_what_a_loop_has_put_is_stored_even_if_the_loop_has_ended(file, group):
+    async def put():
+        group.put_soon("x", print)
+
+    file.turn.acquire()
+    asyncio.run(put())
+    file.turn.release()
+    group.put("y")
+    until(lambda: set(file.stored) == {"x", "y"}, "both")
 
 
 # Workers

@@ -21,7 +21,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 
-from pixel_middleware.asgi import AsyncEndpoint
+from pixel_middleware.async_endpoint import AsyncEndpoint
 from pixel_middleware.endpoint import Endpoint, start
 from pixel_middleware.errors import ConfigurationError
 from pixel_middleware.frameworks.options import sink_and_options

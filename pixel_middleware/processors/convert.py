@@ -23,6 +23,8 @@ class convert:
             raise ConfigurationError.must_be(
                 "types", 'a mapping of paths to callables, like {"properties.total": float}', types
             )
+        self.never_waits = _CAREFUL.keys() >= set(types.values())
+        """An event loop may call it, with nothing of somebody else's."""
         self._types = [(path.split("."), _CAREFUL.get(make, make)) for path, make in types.items()]
 
     def __call__(self, event: Event, request: Request) -> Event:

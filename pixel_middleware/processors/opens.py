@@ -20,7 +20,7 @@ from webob import Request
 
 from pixel_middleware import checks
 from pixel_middleware.errors import ConfigurationError
-from pixel_middleware.events import Event
+from pixel_middleware.events import Event, never_waits
 from pixel_middleware.processors.agents import Find, has, judge_agent, signs_of
 from pixel_middleware.wire.signatures import VERIFIED
 from pixel_middleware.wire.urls import SENT_AT
@@ -107,6 +107,8 @@ class judge_open:
     New in 0.1.
     """
 
+    never_waits = True
+
     def __init__(self, window_s: float = 60, networks: Iterable[str | IPv4Network | IPv6Network] = ()) -> None:
         if not checks.is_number(window_s, 0):
             raise ConfigurationError.must_be("window_s", "a number of seconds, 0 or more", window_s)
@@ -157,6 +159,7 @@ class judge_open:
         return event
 
 
+@never_waits
 def drop_machines(event: Event, request: Request) -> Event | None:
     """Drop what `judge_open`, which must come before, calls a machine's. The others are kept, and so are unknown ones.
 

@@ -2,10 +2,11 @@
 
 from webob import Request
 
-from pixel_middleware.events import Event
+from pixel_middleware.events import Event, never_waits
 from pixel_middleware.wire.request import network_of
 
 
+@never_waits
 def anonymize_ip(event: Event, request: Request) -> Event:
     """Keep the network of the client's address, /24 or /48, in `context.ip` and `request_ip`; and no other text.
 
@@ -18,6 +19,7 @@ def anonymize_ip(event: Event, request: Request) -> Event:
     return event
 
 
+@never_waits
 def drop_ip(event: Event, request: Request) -> Event:
     """Forget the client's address: no `context.ip`, and a `request_ip` of `""`.
 
@@ -28,6 +30,7 @@ def drop_ip(event: Event, request: Request) -> Event:
     return event
 
 
+@never_waits
 def honor_gpc(event: Event, request: Request) -> Event | None:
     """Drop the event of a client that sends `Sec-GPC: 1`, Global Privacy Control; it is counted as dropped.
 
@@ -36,6 +39,7 @@ def honor_gpc(event: Event, request: Request) -> Event | None:
     return None if request.environ.get("HTTP_SEC_GPC") == "1" else event
 
 
+@never_waits
 def honor_dnt(event: Event, request: Request) -> Event | None:
     """Drop the event of a client that sends `DNT: 1`, Do Not Track; it is counted as dropped.
 

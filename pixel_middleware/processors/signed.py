@@ -19,6 +19,8 @@ class verify_signature:
     New in 0.1.
     """
 
+    never_waits = True
+
     def __init__(self, keys: str | Collection[str]) -> None:
         self._keys = [keys] if isinstance(keys, str) else list(keys)
         if not self._keys or not all(isinstance(key, str) and key for key in self._keys):

@@ -11,23 +11,14 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from pixel_middleware.errors import StorageError
-from pixel_middleware.runtime import forks
+from pixel_middleware.runtime import forks, tickets
 from pixel_middleware.runtime.threads import LONGEST_WAIT_S, Signal, native_lock, offload, threads_are_greenlets
+from pixel_middleware.runtime.tickets import Done, LoopTicket, ThreadTicket, Ticket
 
 T = TypeVar("T")
 
 WAIT_S = 5.0  # for a turn; less than what servers and browsers wait for an answer
 _END_S = 60.0  # for the end of a commit that has begun, which may have stored the record
-
-
-class Ticket(Generic[T]):
-    """A record that waits for its commit, and what became of it."""
-
-    def __init__(self, record: T) -> None:
-        self.record = record
-        self.error: BaseException | None = None
-        self.end = threading.Lock()  # released when it is done; gevent's own where it has replaced it
-        self.end.acquire()
 
 
 class Busy(Exception):
@@ -68,14 +59,34 @@ class GroupCommit(forks.ForkAware, Generic[T]):
     def put(self, record: T) -> None:
         """Return when `record` is committed. Raises `StorageError`: it is not stored."""
         forks.notice(self)
-        ticket = Ticket(record)
+        ticket = ThreadTicket(record)
         if self._waiting or threads_are_greenlets() or not self._commit_alone(ticket):
             self._wait_in_line(ticket)
-        if ticket.error is not None:
-            why = str(ticket.error) or type(ticket.error).__name__
-            raise StorageError(why) from ticket.error
+        if (failure := ticket.failure()) is not None:
+            raise failure
 
-    def _commit_alone(self, ticket: Ticket[T]) -> bool:
+    def put_soon(self, record: T, done: Done) -> None:
+        """`put` for an event loop: return at once, and call `done(error)` in it, with `None` once it is committed.
+
+        Raises `StorageError` if there is no thread to be had to commit; then `done` is not called.
+        """
+        forks.notice(self)
+        ticket = LoopTicket(record, done)
+        if not self._has_committer and not self._start_committer():
+            raise StorageError(f"{self._name}: there is no thread to be had")
+        ticket.after(WAIT_S, self._give_up, ticket)
+        with self._line:
+            self._waiting.append(ticket)
+        self._news.set()
+
+    def _give_up(self, ticket: LoopTicket[T]) -> None:
+        """A loop's ticket has waited for `WAIT_S`."""
+        if self._leave_line(ticket):
+            ticket.settle(self._too_late())
+        else:  # its commit has begun, and may store it
+            ticket.after(_END_S, ticket.settle, self._no_end())
+
+    def _commit_alone(self, ticket: ThreadTicket[T]) -> bool:
         """Commit in this thread, if the file is free; whether that was done."""
         if self._shared.has_turn():  # a signal handler that came in between
             return False
@@ -108,12 +119,12 @@ class GroupCommit(forks.ForkAware, Generic[T]):
         finally:
             for ticket in taken:
                 ticket.error = ticket.error or error
-                ticket.end.release()
+            tickets.end(taken)
         if error is not None and not taken:
             raise error
         return True
 
-    def _wait_in_line(self, ticket: Ticket[T]) -> None:
+    def _wait_in_line(self, ticket: ThreadTicket[T]) -> None:
         deadline = time.monotonic() + WAIT_S
         if not self._has_committer and not self._start_committer():
             while not self._commit_alone(ticket):
@@ -130,7 +141,7 @@ class GroupCommit(forks.ForkAware, Generic[T]):
                     raise self._too_late()
                 # Its commit has begun, and may store it: only its end can tell.
                 if not ticket.end.acquire(timeout=_END_S):
-                    raise StorageError(f"{self._name}: a commit has not ended for {_END_S:g} s")
+                    raise self._no_end()
                 break
         except BaseException:
             self._leave_line(ticket)
@@ -138,6 +149,9 @@ class GroupCommit(forks.ForkAware, Generic[T]):
 
     def _too_late(self) -> StorageError:
         return StorageError(f"{self._name} could not be had within {WAIT_S:g} s: {self._trouble or 'it is locked'}")
+
+    def _no_end(self) -> StorageError:
+        return StorageError(f"{self._name}: a commit has not ended for {_END_S:g} s")
 
     def _leave_line(self, ticket: Ticket[T]) -> bool:
         """Take a ticket back; whether it was still waiting, and so is not stored."""
@@ -171,9 +185,10 @@ class GroupCommit(forks.ForkAware, Generic[T]):
                 try:
                     offload(self._commit_waiting)
                 except Exception as error:
-                    for ticket in self._take_all():
+                    taken = self._take_all()
+                    for ticket in taken:
                         ticket.error = error
-                        ticket.end.release()
+                    tickets.end(taken)
 
     def _commit_waiting(self) -> None:
         try:

@@ -22,10 +22,11 @@ from typing import Any
 from pixel_middleware import checks
 from pixel_middleware.destinations.base import Destination
 from pixel_middleware.errors import ConfigurationError
-from pixel_middleware.events import Event, Refusal, columns_of, timestamp, to_json
+from pixel_middleware.events import Event, Refusal, columns_of, never_waits, timestamp, to_json
 from pixel_middleware.runtime import forks
-from pixel_middleware.runtime.group_commit import GroupCommit, Ticket
+from pixel_middleware.runtime.group_commit import GroupCommit
 from pixel_middleware.runtime.threads import offload
+from pixel_middleware.runtime.tickets import Done, Ticket
 from pixel_middleware.sinks import interventions, kept_secrets
 from pixel_middleware.sinks.carrier import Carrier
 from pixel_middleware.sinks.counts import Cause, Counts
@@ -121,6 +122,20 @@ class EventLog:
         self._rows.put([_row(event)])
         self._wake()
 
+    def put_soon(self, event: Event, done: Done) -> None:
+        """For an event loop, which is not held up: return at once, and have `done(error)` called in it.
+
+        The error is `None` once the event is on disk, and what a call would have raised if it is not stored. Raises
+        itself for an event that no commit would store.
+        """
+
+        def tell(error: Exception | None) -> None:
+            if error is None:
+                self._wake()
+            done(error)
+
+        self._rows.put_soon([_row(event)], tell)
+
     def put_many(self, events: Iterable[Event]) -> None:
         """Return once all events are on disk, by one commit. Raises like a call: none is stored."""
         self._rows.put([_row(event) for event in events])
@@ -144,6 +159,7 @@ class EventLog:
             for carrier in self._carriers.values():
                 carrier.start()
 
+    @never_waits
     def refused(self, refusal: Refusal) -> None:
         """Keep a request that was refused: for `PixelMiddleware(app, log, refused=log.refused)`.
 

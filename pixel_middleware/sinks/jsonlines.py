@@ -12,8 +12,9 @@ from typing import IO, BinaryIO
 from pixel_middleware.errors import StorageError
 from pixel_middleware.events import Event, to_json
 from pixel_middleware.runtime import forks
-from pixel_middleware.runtime.group_commit import Busy, GroupCommit, Ticket
+from pixel_middleware.runtime.group_commit import Busy, GroupCommit
 from pixel_middleware.runtime.threads import native_lock, native_rlock
+from pixel_middleware.runtime.tickets import Done, Ticket
 
 PROBE_BYTES = 65536  # left on the disk, or it counts as full
 
@@ -43,6 +44,10 @@ class JSONLines:
     def __call__(self, event: Event) -> None:
         """Return once the event is on disk."""
         self._lines.put(_line(event))
+
+    def put_soon(self, event: Event, done: Done) -> None:
+        """See `EventLog.put_soon`."""
+        self._lines.put_soon(_line(event), done)
 
     def probe(self) -> None:
         """Return if an event would be stored now. Raises `StorageError`, as a call would. Stores nothing."""
