@@ -189,7 +189,7 @@ SERVE_SETTINGS: tuple[Setting, ...] = (
         _NUMBER,
         checks.number_from(1, 512),
         texts.whole_number,
-        "threads of each process of `serve`; those that wait for the disk share a flush",
+        "threads of each process of `serve` for its pages, and as many for processors that may wait",
     ),
     Setting("quiet", False, _SWITCH, checks.as_flag, texts.switch, "whether `serve` prints no events"),
 )

@@ -1,5 +1,6 @@
 """The collector as an app for any server: options from file, environment and flags; health, metrics, live view."""
 
+import asyncio
 import json
 import os
 import pickle
@@ -11,12 +12,13 @@ from textwrap import dedent
 
 import pytest
 import webtest
+from asgi_driver import as_wsgi
 from dataplane import DataPlane
 from processes import until
 
 from pixel_middleware import ConfigurationError, Rejected, RetryLater, StorageError
 from pixel_middleware.collector import app as app_module
-from pixel_middleware.collector import config, create_app
+from pixel_middleware.collector import config, create_app, create_asgi_app
 from pixel_middleware.destinations import Destination
 from pixel_middleware.processors import named
 from pixel_middleware.sinks import EventLog, JSONLines, counts
@@ -37,16 +39,22 @@ def written(tmp_path):
     return written
 
 
-@pytest.fixture
-def collect(monkeypatch):
-    """A client of the collector with these options, whose pages are never older than the question."""
+@pytest.fixture(params=["wsgi", "asgi"])
+def collect(monkeypatch, request):
+    """A client of the collector, by both its faces, with these options; its pages are never older than the question."""
     monkeypatch.setattr(app_module, "AGE_S", -1.0)
     monkeypatch.setattr(counts, "WRITE_EVERY_S", 0.01)
     apps = []
 
     def collect(options):
-        apps.append(create_app(options))
-        client = webtest.TestApp(apps[-1], lint=True)
+        if request.param == "wsgi":
+            app = create_app(options)
+            apps.append(app)
+        else:
+            asgi_app = create_asgi_app(options)
+            app = as_wsgi(asgi_app)
+            apps.append(asgi_app._collector)
+        client = webtest.TestApp(app, lint=True)
         client.collector = apps[-1]
         return client
 
@@ -291,6 +299,7 @@ gate = Gate()
 
 
 def test_health_is_503_exactly_while_puts_are_refused(collect, tmp_path):
+    gate.is_open.clear()
     output = str(tmp_path / "events.db")
     client = collect({"output": output, "max_bytes": 200_000, "destinations": {"gate": f"{__name__}:gate"}})
     text = "x" * 20_000
@@ -374,8 +383,43 @@ def test_the_live_view_is_at_the_root_and_can_be_left_out(collect, tmp_path):
     assert without.collector.live_token is None
 
 
+def test_its_pages_are_there_if_the_pixels_are_at_the_root_too(collect, tmp_path):
+    client = collect({"output": str(tmp_path / "events.db"), "prefix": ""})
+    client.get("/", status=403)
+    client.get("/feed", status=403)
+    assert client.get(TRACK.removeprefix("/pixel/v1")).body == b"OK"
+    assert client.get("/health").json["events"] == 1
+    assert 'pixel_requests_total{outcome="rejected"' not in client.get("/metrics").text
+
+
 def test_refused_requests_are_kept_in_the_file(collect, tmp_path):
     client = collect({"output": str(tmp_path / "events.db")})
     client.get("/pixel/v1/track?writeKey=k", status=400)
     log: EventLog = client.collector.sink
     until(lambda: log.read("SELECT query FROM refusals") == [("writeKey=k",)], "the refusal")
+
+
+# What an ASGI server asks beside requests
+
+
+def told_by(app, scope, *received):
+    """What the app sends to a server that sends it these."""
+    sent, received = [], iter(received)
+
+    async def receive():
+        return {"type": next(received)}
+
+    async def send(message):
+        sent.append(message["type"])
+
+    asyncio.run(app({"path": "/", **scope}, receive, send))
+    return sent
+
+
+def test_servers_that_start_and_stop_it_or_offer_a_websocket_are_answered(tmp_path):
+    app = create_asgi_app({"output": str(tmp_path / "events.db")})
+    with closing(app._collector.sink):
+        lifespan = told_by(app, {"type": "lifespan"}, "lifespan.startup", "lifespan.shutdown")
+        assert lifespan == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+        assert told_by(app, {"type": "websocket"}) == ["websocket.close"]
+        assert told_by(app, {"type": "of tomorrow"}) == []

@@ -2,9 +2,12 @@
 
     gunicorn "pixel_middleware.collector:create_app('pixels.toml')"
 
-`pixel-middleware serve` runs the same app.
+    granian --interface asgi --factory pixel_middleware.collector:create_asgi_app
+
+`pixel-middleware serve` runs the second.
 """
 
 from pixel_middleware.collector.app import create_app
+from pixel_middleware.collector.asgi import create_asgi_app
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "create_asgi_app"]

@@ -27,7 +27,7 @@ class Collector:
     """
 
     def __init__(self, config: Config, live_token: str | None = None) -> None:
-        made = config.made()
+        self.made = made = config.made()
         values = made.values
         self.sink = sink_to(
             values["output"], made.destinations, max_bytes=values["max_bytes"], keep_days=values["keep_days"]
@@ -41,6 +41,8 @@ class Collector:
             view = LiveView(self.pixels, "/", live_token=live_token, log=self.log, allow=values["allow"] or None)
             self._app, self.live_token = view, view.live_token
         self._own = {"/health": _Page(self._health), "/metrics": _Page(_metrics(self.pixels, self.log))}
+        self.pages = {*self._own, *(view.paths if values["live"] else ())}
+        """The paths that are no pixel's, whatever the prefix is."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI entry point."""
@@ -63,7 +65,12 @@ def create_app(config: str | os.PathLike[str] | Mapping[str, Any] | None = None)
 
     New in 0.1.
     """
-    return Collector(load(flags=config) if isinstance(config, Mapping) else load(config))
+    return Collector(loaded(config))
+
+
+def loaded(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> Config:
+    """The configuration that an app is made with."""
+    return load(flags=config) if isinstance(config, Mapping) else load(config)
 
 
 class _Page:

@@ -7,17 +7,11 @@ from wsgiref.types import WSGIEnvironment
 
 from webob import Request
 
-from pixel_middleware.asgi import (
-    AsyncEndpoint,
-    Receive,
-    Scope,
-    Send,
-    Threads,
-    environ_of,
-    send_answer,
-)
+from pixel_middleware.asgi import Receive, Scope, Send, environ_of, send_answer
+from pixel_middleware.async_endpoint import AsyncEndpoint
 from pixel_middleware.collector.app import Collector, loaded
 from pixel_middleware.collector.config import Config
+from pixel_middleware.runtime.pool import Pool
 
 
 class AsyncCollector:
@@ -30,20 +24,21 @@ class AsyncCollector:
         self._collector = Collector(config, live_token)
         made, log = self._collector.made, self._collector.log
         most = made.values["threads"]
-        self._threads = Threads(most)
+        self._pages = Pool(most)
         self._pixels: AsyncEndpoint | None = None
         if log is not None:  # the live view of JSON Lines shows what the collector itself has answered
-            self._pixels = AsyncEndpoint(log, Threads(most), refused=log.refused, **made.options)
+            self._pixels = AsyncEndpoint(log, Pool(most), refused=log.refused, **made.options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
         if scope["type"] == "http":
             environ = environ_of(scope)
-            if self._pixels is not None and environ["PATH_INFO"].startswith(self._pixels.below):
+            path = environ["PATH_INFO"]
+            if self._pixels is not None and path.startswith(self._pixels.below) and path not in self._collector.pages:
                 answer = await self._pixels.answer(environ)
                 await send_answer(send, scope, answer.status, answer.headers, answer.body)
             else:
-                await send_answer(send, scope, *await self._threads.run(self._ask, environ))
+                await send_answer(send, scope, *await self._pages.run(self._ask, environ))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         elif scope["type"] == "lifespan":

@@ -18,7 +18,8 @@ from typing import Any
 import click
 
 from pixel_middleware import settings
-from pixel_middleware.collector.app import Collector, example
+from pixel_middleware.collector.app import example
+from pixel_middleware.collector.asgi import AsyncCollector
 from pixel_middleware.collector.config import Config, Made, load
 from pixel_middleware.commands.following import POLL_S, follow
 from pixel_middleware.commands.terminal import bad_parameters, line, log_to_stderr, opened_sink
@@ -92,9 +93,9 @@ def serve(config: Path | None, check: bool, **given: Any) -> None:
             "pixel-middleware",
             host,
             port,
-            interface=Interfaces.WSGI,
+            interface=Interfaces.ASGINL,
+            websockets=False,
             workers=values["workers"],
-            blocking_threads=values["threads"],
             http=HTTPModes.http1,
             backlog=BACKLOG,
             backpressure=CONNECTIONS,
@@ -113,10 +114,10 @@ _HANDLER = {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"}
 _STDERR = {"handlers": {"console": _HANDLER, "access": _HANDLER}}
 
 
-def _worker(config: Config, token: str | None) -> Collector:
+def _worker(config: Config, token: str | None) -> AsyncCollector:
     """The app of a worker, in its process."""
     log_to_stderr()
-    return Collector(config, token)
+    return AsyncCollector(config, token)
 
 
 def _say_right(loaded: Config, made: Made) -> None:

@@ -87,7 +87,8 @@ class LiveView:
             raise ConfigurationError("live_token", "live_token must be 16 to 200 letters, digits, or any of -_.~")
         self.app = app
         self._page_path = path
-        self._feed_path = f"{path.rstrip('/')}/feed"
+        self.paths = (path, f"{path.rstrip('/')}/feed")
+        """Of the page, and of its data."""
         self._is_admitted = _as_guard(allow)
         prefix = getattr(app, "prefix", "/pixel/v1") if prefix is None else prefix
         checks.as_prefix("prefix", prefix)
@@ -109,7 +110,7 @@ class LiveView:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """The WSGI entry point."""
         path = environ.get("PATH_INFO", "")
-        if path in (self._page_path, self._feed_path):
+        if path in self.paths:
             return self._answer(environ, path)(environ, start_response)
         answered = self.app(environ, start_response)
         if outcome := environ.get(OUTCOME):
