@@ -3,6 +3,7 @@
 Also the apps for granian: `collector:app`, which are told apart by `COLLECTOR`.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -64,6 +65,7 @@ APPS = {
 }
 if __name__ == "collector" and "COLLECTOR" in os.environ:
     app = APPS[os.environ["COLLECTOR"]]()
+    gc.freeze()  # as the workers of serve do
 
 
 def results():

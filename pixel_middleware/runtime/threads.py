@@ -62,8 +62,9 @@ class Signal:
 
     def set(self) -> None:
         """Wake who waits, or who waits next."""
-        with contextlib.suppress(RuntimeError):  # it is set already
-            self._lock.release()
+        if self._lock.locked():  # nearly always is it not
+            with contextlib.suppress(RuntimeError):  # somebody else has set it meanwhile
+                self._lock.release()
 
     def wait(self, seconds: float) -> bool:
         """Return when the signal is set, which resets it, or after `seconds`, an hour at most; whether it was set."""
