@@ -247,6 +247,20 @@ def test_a_loop_waits_for_the_end_of_a_commit_that_takes_long_and_not_for_ever(f
     assert [str(error) for error in late] == ["None" if ends else "the file: a commit has not ended for 0.02 s"]
 
 
+def test_a_loop_that_brings_more_than_is_let_wait_is_told_so_at_once_until_there_is_room(file, group, monkeypatch):
+    monkeypatch.setattr(group_commit, "MOST_WAITING", 3)
+
+    def one_more():
+        with pytest.raises(StorageError, match="the file: 3 wait for it already"):
+            group.put_soon("too many", print)
+        file.turn.release()
+
+    file.turn.acquire()
+    assert [error for _, error, _ in soon(group, 1, 2, 3, meanwhile=one_more)] == [None] * 3
+    assert soon(group, 4) == [(4, None, True)]
+    assert file.stored == [1, 2, 3, 4]
+
+
 def test_without_a_thread_to_be_had_a_loop_is_told_so_at_once(file, group, monkeypatch):
     def none_left(thread):
         raise RuntimeError("can't start new thread")

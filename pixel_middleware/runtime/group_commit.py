@@ -18,6 +18,7 @@ from pixel_middleware.runtime.tickets import Done, LoopTicket, ThreadTicket, Tic
 T = TypeVar("T")
 
 WAIT_S = 5.0  # for a turn; less than what servers and browsers wait for an answer
+MOST_WAITING = 1024  # when a loop brings another one; threads that wait are as many as the server has
 _END_S = 60.0  # for the end of a commit that has begun, which may have stored the record
 
 
@@ -68,9 +69,12 @@ class GroupCommit(forks.ForkAware, Generic[T]):
     def put_soon(self, record: T, done: Done) -> None:
         """`put` for an event loop: return at once, and call `done(error)` in it, with `None` once it is committed.
 
-        Raises `StorageError` if there is no thread to be had to commit; then `done` is not called.
+        Raises `StorageError` if `MOST_WAITING` wait already, or there is no thread to be had to commit; then `done` is
+        not called.
         """
         forks.notice(self)
+        if len(self._waiting) >= MOST_WAITING:
+            raise StorageError(f"{self._name}: {MOST_WAITING:,} wait for it already")
         ticket = LoopTicket(record, done)
         if not self._has_committer and not self._start_committer():
             raise StorageError(f"{self._name}: there is no thread to be had")

@@ -26,7 +26,7 @@ from pixel_middleware.events import Event, Refusal, columns_of, never_waits, tim
 from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.group_commit import GroupCommit
 from pixel_middleware.runtime.threads import offload
-from pixel_middleware.runtime.tickets import Done, Ticket
+from pixel_middleware.runtime.tickets import Ticket
 from pixel_middleware.sinks import interventions, kept_secrets
 from pixel_middleware.sinks.carrier import Carrier
 from pixel_middleware.sinks.counts import Cause, Counts
@@ -122,11 +122,11 @@ class EventLog:
         self._rows.put([_row(event)])
         self._wake()
 
-    def put_soon(self, event: Event, done: Done) -> None:
+    def put_soon(self, event: Event, done: Callable[[Exception | None], object]) -> None:
         """For an event loop, which is not held up: return at once, and have `done(error)` called in it.
 
-        The error is `None` once the event is on disk, and what a call would have raised if it is not stored. Raises
-        itself for an event that no commit would store.
+        The error is `None` once the event is on disk, and what a call would have raised if it is not stored. Raises at
+        once, and `done` is not called, for what JSON cannot hold, or `StorageError` if 1,024 events wait already.
         """
 
         def tell(error: Exception | None) -> None:

@@ -14,7 +14,7 @@ from pixel_middleware.events import Event, to_json
 from pixel_middleware.runtime import forks
 from pixel_middleware.runtime.group_commit import Busy, GroupCommit
 from pixel_middleware.runtime.threads import native_lock, native_rlock
-from pixel_middleware.runtime.tickets import Done, Ticket
+from pixel_middleware.runtime.tickets import Ticket
 
 PROBE_BYTES = 65536  # left on the disk, or it counts as full
 
@@ -45,7 +45,7 @@ class JSONLines:
         """Return once the event is on disk."""
         self._lines.put(_line(event))
 
-    def put_soon(self, event: Event, done: Done) -> None:
+    def put_soon(self, event: Event, done: Callable[[Exception | None], object]) -> None:
         """See `EventLog.put_soon`."""
         self._lines.put_soon(_line(event), done)
 
