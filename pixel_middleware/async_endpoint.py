@@ -11,8 +11,9 @@ from pixel_middleware import checks
 from pixel_middleware.endpoint import Endpoint, start
 from pixel_middleware.events import Event
 from pixel_middleware.outcomes import Stats
-from pixel_middleware.runtime.pool import Pool
+from pixel_middleware.runtime.pool import NoThread, Pool
 from pixel_middleware.runtime.threads import threads_are_greenlets
+from pixel_middleware.runtime.tickets import Done
 from pixel_middleware.wire.answers import Answer
 
 AnySink = Callable[[Event], object]
@@ -35,10 +36,7 @@ class AsyncEndpoint:
             self.keep_counts(sink)
         self.below = self._endpoint.below
         self._pool = pool or Pool(THREADS)
-        self._put_soon: Callable[[Event, Callable[[Exception | None], object]], object] | None = None
-        # Asked of the class: a mock has whatever it is asked for.
-        if hasattr(type(sink), "put_soon") and not self._endpoint.may_wait and not threads_are_greenlets():
-            self._put_soon = sink.put_soon  # type: ignore[attr-defined]
+        self._put_soon = None if self._endpoint.may_wait or threads_are_greenlets() else _put_soon_of(sink)
         start(sink)
 
     async def answer(self, environ: WSGIEnvironment) -> Answer:
@@ -46,7 +44,10 @@ class AsyncEndpoint:
         if self._put_soon is None or len(environ.get("QUERY_STRING", "")) > QUICK_BYTES:
             context = copy_context()
             context.run(_loop.set, asyncio.get_running_loop())
-            return await self._pool.run(context.run, self._endpoint.answer, environ)
+            try:
+                return await self._pool.run(context.run, self._endpoint.answer, environ)
+            except NoThread as error:
+                return self._endpoint.fail(environ, error)
         taken = self._endpoint.decide(environ)
         if isinstance(taken, Answer):
             return taken
@@ -78,6 +79,16 @@ class AsyncEndpoint:
     def keep_counts(self, log: Any) -> None:
         """See `Endpoint.keep_counts`."""
         self._endpoint.keep_counts(log)
+
+
+def _put_soon_of(sink: AnySink) -> Callable[[Event, Done], object] | None:
+    """The sink's `put_soon`, if there is one that does what a call does: a subclass may have a call of its own."""
+    for kind in type(sink).__mro__:  # of the classes: a mock has whatever it is asked for
+        if "put_soon" in vars(kind):
+            return getattr(sink, "put_soon")  # type: ignore[no-any-return]  # noqa: B009
+        if "__call__" in vars(kind):
+            break
+    return None
 
 
 _loop: ContextVar[asyncio.AbstractEventLoop] = ContextVar("_loop")

@@ -124,6 +124,12 @@ class Endpoint:
         self._outcomes.accept(environ, taken.event)
         return answers.accepted(taken.image)
 
+    def fail(self, environ: WSGIEnvironment, error: Exception) -> Answer:
+        """The answer to a request that could not even be looked at, because of `error`."""
+        _, image = self._pixels.get(environ["PATH_INFO"], (None, False))
+        self._outcomes.record(environ, Outcome("failed", by=type(error).__qualname__), error)
+        return answers.failed(answers.wants_image(environ) if image is None else image)
+
     def decide(self, environ: WSGIEnvironment) -> Answer | Taken:
         """What is to be answered, or the event that the sink is to take first."""
         record = self._outcomes.record

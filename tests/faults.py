@@ -53,9 +53,16 @@ MUTANTS = [
     Fault(
         "the write-ahead log of the next file is taken away",
         "sinks/store.py",
-        'if self._wal_inode is not None and self._wal_inode == identity_of(self.path + "-wal"):',
+        'if wal_inode is not None and wal_inode == identity_of(self.path + "-wal"):',
         "if True:",
         LOG + "test_who_notices_late_that_a_file_is_gone_leaves_the_new_one_alone",
+    ),
+    Fault(
+        "what a moved file has in its write-ahead log goes with that",
+        "sinks/store.py",
+        "            if self.identity_at_path() != self.identity:\n                # SQLite",
+        "            if False:\n                # SQLite",
+        LOG + "test_what_is_in_a_file_that_is_moved_stays_in_it_whatever_happens_before_the_next_event",
     ),
     Fault(
         "a transaction that failed stays open",

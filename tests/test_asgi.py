@@ -26,6 +26,7 @@ from pixel_middleware.destinations import Destination
 from pixel_middleware.events import never_waits
 from pixel_middleware.processors import anonymize_ip, convert, drop_ip, honor_dnt, honor_gpc
 from pixel_middleware.runtime import group_commit
+from pixel_middleware.runtime.pool import Pool
 from pixel_middleware.sinks import EventLog, JSONLines
 
 TRACK = "/pixel/v1/track?writeKey=k&anonymousId=a&event=e"
@@ -451,6 +452,105 @@ def test_the_event_of_a_request_that_is_cancelled_is_kept(events):
     assert kept.acquire(timeout=PATIENCE_S)
     assert kept.acquire(timeout=PATIENCE_S)
     assert len(events) == 2
+
+
+# Too few threads
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """An app whose sink holds its only thread until it is released; with the events that it took."""
+    entered, released, kept = threading.Event(), threading.Event(), []
+
+    def sink(event):
+        entered.set()
+        released.wait(PATIENCE_S)
+        kept.append(event["event"])
+
+    app = PixelMiddleware(host, sink)
+    app._endpoint._pool = Pool(1)
+    return app, entered, released, kept
+
+
+def named(name):
+    return TRACK.replace("event=e", f"event={name}")
+
+
+def test_the_event_of_a_request_that_is_cancelled_before_a_thread_was_free_is_kept_and_counted(one_thread):
+    app, entered, released, kept = one_thread
+
+    async def two():
+        first = asyncio.create_task(get(app, named("first")))
+        await asyncio.to_thread(entered.wait, PATIENCE_S)
+        second = asyncio.create_task(get(app, named("second")))
+        await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        released.set()
+        return (await first)[0], (await get(app, named("third")))[0]
+
+    assert asyncio.run(two()) == (200, 200)
+    assert (kept, app.stats()["accepted"]) == (["first", "second", "third"], 3)
+
+
+def test_a_pixel_waits_for_a_thread_no_longer_than_for_the_disk_and_then_is_not_stored(one_thread, monkeypatch):
+    app, entered, released, kept = one_thread
+
+    async def three():
+        first = asyncio.create_task(get(app, named("first")))
+        await asyncio.to_thread(entered.wait, PATIENCE_S)
+        monkeypatch.setattr("pixel_middleware.runtime.pool.WAIT_S", 0.01)
+        late = [(await get(app, target))[:2] for target in (named("late"), named("late").replace("track", "track.gif"))]
+        monkeypatch.setattr("pixel_middleware.runtime.pool.WAIT_S", PATIENCE_S)
+        released.set()
+        return (
+            [(status, headers[b"x-pixel-error"]) for status, headers in late],
+            (await first)[0],
+            (await get(app, TRACK))[0],
+        )
+
+    assert asyncio.run(three()) == ([(503, b"sink_failed")] * 2, 200, 200)
+    assert (kept, app.stats()["accepted"], app.stats()["failed"]) == (["first", "e"], 2, 2)
+
+
+def test_without_a_thread_to_be_had_a_pixel_is_refused_at_once_and_never_stored(events, monkeypatch):
+    def none_left(thread):
+        raise RuntimeError("can't start new thread")
+
+    app = PixelMiddleware(host, events.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none_left)
+        status, headers, _ = asyncio.run(get(app, named("refused")))
+    assert (status, headers[b"x-pixel-error"]) == (503, b"sink_failed")
+    assert asyncio.run(get(app, TRACK))[0] == 200
+    assert [event["event"] for event in events] == ["e"]
+
+
+def test_a_pixel_is_stored_even_if_its_loop_has_ended(one_thread):
+    app, entered, released, kept = one_thread
+
+    async def leave():
+        pixel = asyncio.ensure_future(get(app, named("left behind")))
+        await asyncio.to_thread(entered.wait, PATIENCE_S)
+        return pixel
+
+    asyncio.run(leave())
+    released.set()
+    until(lambda: kept == ["left behind"], "the event")
+    assert asyncio.run(get(app, TRACK))[0] == 200
+
+
+def test_the_call_of_a_subclass_is_not_passed_by(tmp_path):
+    class Sales(EventLog):
+        def __call__(self, event):
+            if event["event"] == "Bought":
+                super().__call__(event)
+
+    with closing(Sales(tmp_path / "events.db")) as log:
+        app = PixelMiddleware(host, log)
+        assert [asyncio.run(get(app, named(name)))[0] for name in ("Bought", "Seen")] == [200, 200]
+        assert log.read("SELECT name FROM events") == [("Bought",)]
 
 
 # Options

@@ -447,6 +447,32 @@ def test_a_file_that_another_process_makes_meanwhile_is_new_or_a_log(path, queri
         assert schema.version_of(connection) in (0, schema.VERSION)
 
 
+@pytest.mark.parametrize("meanwhile", ["close", "a fork", "another process", "the end of the log"])
+def test_what_is_in_a_file_that_is_moved_stays_in_it_whatever_happens_before_the_next_event(
+    make_log, path, tmp_path, make_event, run, meanwhile
+):
+    log = make_log()
+    for number in range(20):
+        log(make_event(str(number)))
+    path.rename(tmp_path / "old.db")
+    if meanwhile == "close":
+        log.close()
+    elif meanwhile == "a fork":
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+    elif meanwhile == "another process":
+        run([sys.executable, "-W", "ignore", "-c", f"from pixel_middleware.sinks import *; EventLog({str(path)!r})"])
+        with pytest.raises(StorageError, match="was moved or deleted"):
+            log(make_event("refused"))
+    else:
+        log._store.__del__()
+    make_log()(make_event("new"))
+    assert names(path) == ["new"]
+    assert names(tmp_path / "old.db") == [str(number) for number in range(20)]
+
+
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
 def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, tmp_path, make_event, how):
     destination = Recorder()

@@ -3,15 +3,21 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pixel_middleware.runtime import forks
+from pixel_middleware.runtime.group_commit import WAIT_S
 
 T = TypeVar("T")
 
 
+class NoThread(Exception):
+    """There was no thread for some work, and it was not begun."""
+
+
 class Pool(forks.ForkAware):
-    """At most so many threads; what is more waits for one of them, as much as a server lets come. Fork-safe."""
+    """At most so many threads; what is more waits for one of them, for `WAIT_S` at most. Fork-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -19,9 +25,50 @@ class Pool(forks.ForkAware):
         forks.watch(self)
 
     async def run(self, work: Callable[..., T], *given: Any) -> T:
-        """The result of `work(*given)`, from a thread."""
+        """The result of `work(*given)`, from a thread. Raises `NoThread`.
+
+        Who is cancelled meanwhile has it done all the same, even if it had not begun.
+        """
         forks.notice(self)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work, *given)
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+        turn = [None]  # taken by who begins the work, or by who gives it up: never by both
+
+        def has_turn() -> bool:
+            with suppress(IndexError):
+                turn.pop()
+                return True
+            return False
+
+        def do() -> None:
+            if has_turn():
+                value, error = None, None
+                try:
+                    value = work(*given)
+                except BaseException as failure:
+                    error = failure
+                with suppress(RuntimeError):  # the loop is closed, and nobody waits in it any more
+                    loop.call_soon_threadsafe(tell, value, error)
+
+        def tell(value: Any, error: BaseException | None) -> None:
+            if error is not None and not result.cancelled():
+                result.set_exception(error)
+            elif not result.cancelled():
+                result.set_result(value)
+
+        def give_up(why: str) -> None:
+            if not result.cancelled() and has_turn():
+                result.set_exception(NoThread(why))
+
+        alarm = loop.call_later(WAIT_S, give_up, f"none of {self._most} threads was free within {WAIT_S:g} s")
+        try:
+            self._executor.submit(do)
+        except RuntimeError as error:  # it is in the queue all the same
+            give_up(str(error))
+        try:
+            return await result
+        finally:
+            alarm.cancel()
 
     def after_fork_in_child(self) -> None:
         """The threads are the parent's: have others."""

@@ -218,15 +218,11 @@ class Store(forks.ForkAware):
         return identity_of(self.path)
 
     def _leave_lost_file(self) -> None:
-        """Leave a file that is not at the path any more, and nothing beside it that the next would take for its own.
-
-        What is only in its write-ahead log is written back. Not if that is another's by now, who was first.
-        """
-        if self._wal_inode is not None and self._wal_inode == identity_of(self.path + "-wal"):
-            with suppress(sqlite3.Error):
-                self._opened().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._unlink_wal()
+        """Leave a file that is not at the path any more, and nothing beside it that the next would take for its own."""
+        wal_inode = self._wal_inode
         self._close_writer()
+        if wal_inode is not None and wal_inode == identity_of(self.path + "-wal"):  # no other's, who was first
+            self._unlink_wal()
 
     def _unlink_wal(self) -> None:
         for suffix in ("-wal", "-shm"):
@@ -236,6 +232,11 @@ class Store(forks.ForkAware):
     def _close_writer(self) -> None:
         connection, self._writer, self._wal_inode = self._writer, None, None
         if connection is not None:
+            if self.identity_at_path() != self.identity:
+                # SQLite writes nothing back when it closes a file that is not where it was, and what is only in the
+                # write-ahead log would go with that, when the next file is made.
+                with suppress(sqlite3.Error):
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             connection.close()
 
     def before_fork(self) -> None:
