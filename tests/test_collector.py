@@ -12,9 +12,9 @@ from textwrap import dedent
 
 import pytest
 import webtest
-from asgi_driver import as_wsgi
+from asgi_driver import as_wsgi, get
 from dataplane import DataPlane
-from processes import until
+from processes import PATIENCE_S, until
 
 from pixel_middleware import ConfigurationError, Rejected, RetryLater, StorageError
 from pixel_middleware.collector import app as app_module
@@ -414,6 +414,26 @@ def told_by(app, scope, *received):
 
     asyncio.run(app({"path": "/", **scope}, receive, send))
     return sent
+
+
+def test_a_page_for_which_no_thread_is_free_is_refused_and_pixels_go_on(tmp_path, monkeypatch):
+    app = create_asgi_app({"output": str(tmp_path / "events.db"), "threads": 1})
+    token = [("Authorization", f"Bearer {app._collector.live_token}")]
+
+    async def ask():
+        looking = asyncio.create_task(get(app, "/feed?wait=2", headers=token, root_path=""))
+        await asyncio.sleep(0)
+        monkeypatch.setattr("pixel_middleware.runtime.pool.WAIT_S", 0.01)
+        refused = await get(app, "/health")
+        monkeypatch.setattr("pixel_middleware.runtime.pool.WAIT_S", PATIENCE_S)
+        collected = await get(app, TRACK)
+        return refused, collected[0], (await looking)[0], (await get(app, "/health"))[0]
+
+    with closing(app._collector.sink):
+        (status, headers, body), *others = asyncio.run(ask())
+        assert (status, headers[b"retry-after"]) == (503, b"10")
+        assert body == b"none of 1 threads was free within 0.01 s\n"
+        assert others == [200, 200, 200]
 
 
 def test_servers_that_start_and_stop_it_or_offer_a_websocket_are_answered(tmp_path):

@@ -15,6 +15,7 @@ from pixel_middleware import StorageError
 from pixel_middleware.runtime import forks, group_commit, threads
 from pixel_middleware.runtime.group_commit import Busy, GroupCommit
 from pixel_middleware.runtime.lock_file import LockFile
+from pixel_middleware.runtime.pool import Pool
 from pixel_middleware.runtime.worker import Worker
 
 
@@ -299,6 +300,16 @@ def test_what_a_loop_has_put_is_stored_even_if_the_loop_has_ended(file, group):
     file.turn.release()
     group.put("y")
     until(lambda: set(file.stored) == {"x", "y"}, "both")
+
+
+def test_a_pool_gives_back_what_its_work_returns_or_raises():
+    async def ask():
+        pool = Pool(1)
+        with pytest.raises(ZeroDivisionError):
+            await pool.run(lambda: 1 / 0)
+        return await pool.run(divmod, 7, 2)
+
+    assert asyncio.run(ask()) == (3, 1)
 
 
 # Workers

@@ -11,7 +11,8 @@ from pixel_middleware.asgi import Receive, Scope, Send, environ_of, send_answer
 from pixel_middleware.async_endpoint import AsyncEndpoint
 from pixel_middleware.collector.app import Collector, loaded
 from pixel_middleware.collector.config import Config
-from pixel_middleware.runtime.pool import Pool
+from pixel_middleware.runtime.pool import NoThread, Pool
+from pixel_middleware.wire.answers import RETRY_AFTER_S, page
 
 
 class AsyncCollector:
@@ -38,7 +39,7 @@ class AsyncCollector:
                 answer = await self._pixels.answer(environ)
                 await send_answer(send, scope, answer.status, answer.headers, answer.body)
             else:
-                await send_answer(send, scope, *await self._pages.run(self._ask, environ))
+                await send_answer(send, scope, *await self._ask(environ))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         elif scope["type"] == "lifespan":
@@ -46,8 +47,12 @@ class AsyncCollector:
                 await send({"type": f"{event}.complete"})
             await send({"type": "lifespan.shutdown.complete"})
 
-    def _ask(self, environ: WSGIEnvironment) -> tuple[str, list[tuple[str, str]], bytes]:
-        status, headers, body = Request(environ).call_application(self._collector)
+    async def _ask(self, environ: WSGIEnvironment) -> tuple[str, list[tuple[str, str]], bytes]:
+        try:
+            status, headers, body = await self._pages.run(Request(environ).call_application, self._collector)
+        except NoThread as error:
+            busy = page("503 Service Unavailable", "text/plain", f"{error}\n".encode(), ("Retry-After", RETRY_AFTER_S))
+            return busy.status, busy.headers, busy.body
         return status, headers, b"".join(body)
 
 

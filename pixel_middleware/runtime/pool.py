@@ -42,22 +42,20 @@ class Pool(forks.ForkAware):
 
         def do() -> None:
             if has_turn():
-                value, error = None, None
+                outcome: tuple[Callable[[Any], object], Any]
                 try:
-                    value = work(*given)
-                except BaseException as failure:
-                    error = failure
+                    outcome = result.set_result, work(*given)
+                except BaseException as error:
+                    outcome = result.set_exception, error
                 with suppress(RuntimeError):  # the loop is closed, and nobody waits in it any more
-                    loop.call_soon_threadsafe(tell, value, error)
+                    loop.call_soon_threadsafe(settle, *outcome)
 
-        def tell(value: Any, error: BaseException | None) -> None:
-            if error is not None and not result.cancelled():
-                result.set_exception(error)
-            elif not result.cancelled():
-                result.set_result(value)
+        def settle(by: Callable[[Any], object], what: Any) -> None:
+            if not result.cancelled():
+                by(what)
 
         def give_up(why: str) -> None:
-            if not result.cancelled() and has_turn():
+            if has_turn():
                 result.set_exception(NoThread(why))
 
         alarm = loop.call_later(WAIT_S, give_up, f"none of {self._most} threads was free within {WAIT_S:g} s")
