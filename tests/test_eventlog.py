@@ -449,7 +449,7 @@ def test_a_file_that_another_process_makes_meanwhile_is_new_or_a_log(path, queri
 
 @pytest.mark.parametrize("meanwhile", ["close", "a fork", "another process", "the end of the log"])
 def test_what_is_in_a_file_that_is_moved_stays_in_it_whatever_happens_before_the_next_event(
-    make_log, path, tmp_path, make_event, run, meanwhile
+    make_log, path, tmp_path, make_event, run, in_child, meanwhile
 ):
     log = make_log()
     for number in range(20):
@@ -458,10 +458,7 @@ def test_what_is_in_a_file_that_is_moved_stays_in_it_whatever_happens_before_the
     if meanwhile == "close":
         log.close()
     elif meanwhile == "a fork":
-        child = os.fork()
-        if not child:
-            os._exit(0)
-        os.waitpid(child, 0)
+        in_child(lambda: None)
     elif meanwhile == "another process":
         run([sys.executable, "-W", "ignore", "-c", f"from pixel_middleware.sinks import *; EventLog({str(path)!r})"])
         with pytest.raises(StorageError, match="was moved or deleted"):
@@ -485,8 +482,8 @@ def test_a_file_that_is_gone_is_refused_once_and_then_made_anew(make_log, path, 
         case "moved":
             path.rename(tmp_path / "moved.db")
         case "replaced":
-            with closing(EventLog(tmp_path / "other.db", {"it": Recorder()})):
-                (tmp_path / "other.db").rename(path)  # the name of its own write-ahead log stays behind
+            EventLog(tmp_path / "other.db", {"it": Recorder()}).close()
+            (tmp_path / "other.db").rename(path)
     with pytest.raises(StorageError, match="was moved or deleted"):
         log(make_event("refused"))
     log(make_event("after"))
