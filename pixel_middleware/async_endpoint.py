@@ -83,12 +83,9 @@ class AsyncEndpoint:
 
 def _put_soon_of(sink: AnySink) -> Callable[[Event, Done], object] | None:
     """The sink's `put_soon`, if there is one that does what a call does: a subclass may have a call of its own."""
-    for kind in type(sink).__mro__:  # of the classes: a mock has whatever it is asked for
-        if "put_soon" in vars(kind):
-            return getattr(sink, "put_soon")  # type: ignore[no-any-return]  # noqa: B009
-        if "__call__" in vars(kind):
-            break
-    return None
+    # Asked of the classes: a mock has whatever it is asked for.
+    kind = next(kind for kind in type(sink).__mro__ if vars(kind).keys() & {"put_soon", "__call__"})
+    return sink.put_soon if "put_soon" in vars(kind) else None  # type: ignore[attr-defined]
 
 
 _loop: ContextVar[asyncio.AbstractEventLoop] = ContextVar("_loop")

@@ -312,6 +312,21 @@ def test_a_pool_gives_back_what_its_work_returns_or_raises():
     assert asyncio.run(ask()) == (3, 1)
 
 
+def test_work_that_a_pool_has_begun_is_waited_for_as_long_as_it_takes(monkeypatch):
+    monkeypatch.setattr("pixel_middleware.runtime.pool.WAIT_S", 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def ask():
+        asked = asyncio.create_task(Pool(1).run(lambda: begun.set() or go_on.wait(PATIENCE_S)))
+        await asyncio.sleep(0)
+        assert begun.wait(PATIENCE_S)  # in the loop, which gives nothing up meanwhile
+        await asyncio.sleep(0.01)
+        go_on.set()
+        return await asked
+
+    assert asyncio.run(ask()) is True
+
+
 # Workers
 
 
