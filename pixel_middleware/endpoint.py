@@ -116,20 +116,6 @@ class Endpoint:
             return self.settle(environ, decided, error)
         return self.settle(environ, decided, None)
 
-    def settle(self, environ: WSGIEnvironment, taken: Taken, error: Exception | None) -> Answer:
-        """The answer once the sink has taken the event, or has raised `error`."""
-        if error is not None:
-            self._outcomes.record(environ, Outcome("failed", by=type(error).__qualname__), error)
-            return answers.failed(taken.image)
-        self._outcomes.accept(environ, taken.event)
-        return answers.accepted(taken.image)
-
-    def fail(self, environ: WSGIEnvironment, error: Exception) -> Answer:
-        """The answer to a request that could not even be looked at, because of `error`."""
-        _, image = self._pixels.get(environ["PATH_INFO"], (None, False))
-        self._outcomes.record(environ, Outcome("failed", by=type(error).__qualname__), error)
-        return answers.failed(answers.wants_image(environ) if image is None else image)
-
     def decide(self, environ: WSGIEnvironment) -> Answer | Taken:
         """What is to be answered, or the event that the sink is to take first."""
         record = self._outcomes.record
@@ -193,10 +179,24 @@ class Endpoint:
                 record(environ, Outcome("rejected", None, error.reason, error.message))
             return answers.rejected(error, image)
         except Exception as error:
-            record(environ, Outcome("failed", by=type(error).__qualname__), error)
-            return answers.failed(image)
-
+            return self._failed(environ, error, image)
         return Taken(event, image)
+
+    def settle(self, environ: WSGIEnvironment, taken: Taken, error: Exception | None) -> Answer:
+        """The answer once the sink has taken the event, or has raised `error`."""
+        if error is not None:
+            return self._failed(environ, error, taken.image)
+        self._outcomes.accept(environ, taken.event)
+        return answers.accepted(taken.image)
+
+    def fail(self, environ: WSGIEnvironment, error: Exception) -> Answer:
+        """The answer to a request that could not even be looked at, because of `error`."""
+        _, image = self._pixels.get(environ["PATH_INFO"], (None, False))
+        return self._failed(environ, error, answers.wants_image(environ) if image is None else image)
+
+    def _failed(self, environ: WSGIEnvironment, error: Exception, image: bool) -> Answer:
+        self._outcomes.record(environ, Outcome("failed", by=type(error).__qualname__), error)
+        return answers.failed(image)
 
     def _amp_configuration(self, environ: WSGIEnvironment) -> Answer:
         try:

@@ -575,9 +575,9 @@ MUTANTS = [
     ),
     Fault(
         "a failed commit is a success",
-        "runtime/group_commit.py",
-        "                ticket.error = ticket.error or error\n",
-        "                pass\n",
+        "runtime/tickets.py",
+        "ticket.error = ticket.error or error",
+        "pass",
         RUNTIME + "test_a_failed_commit_fails_all_that_it_was_for",
     ),
     Fault(

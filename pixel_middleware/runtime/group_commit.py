@@ -1,8 +1,8 @@
-"""Many threads' records made durable by one commit.
+"""Many records made durable by one commit, whether threads or event loops bring them.
 
 A flush to disk costs the same for one record as for thirty. A record that comes alone is committed by its own thread;
-those that come while a commit is under way wait, and one thread commits for all of them. It belongs to no request:
-whoever is interrupted while waiting owes nothing to the others.
+those that come while a commit is under way wait, as do all of an event loop, and one thread commits for all of them. It
+belongs to no request: whoever is interrupted while waiting owes nothing to the others.
 """
 
 import threading
@@ -121,9 +121,7 @@ class GroupCommit(forks.ForkAware, Generic[T]):
             error = interruption
             raise
         finally:
-            for ticket in taken:
-                ticket.error = ticket.error or error
-            tickets.end(taken)
+            tickets.end(taken, error)
         if error is not None and not taken:
             raise error
         return True
@@ -189,10 +187,7 @@ class GroupCommit(forks.ForkAware, Generic[T]):
                 try:
                     offload(self._commit_waiting)
                 except Exception as error:
-                    taken = self._take_all()
-                    for ticket in taken:
-                        ticket.error = error
-                    tickets.end(taken)
+                    tickets.end(self._take_all(), error)
 
     def _commit_waiting(self) -> None:
         try:

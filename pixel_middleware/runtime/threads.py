@@ -62,7 +62,7 @@ class Signal:
 
     def set(self) -> None:
         """Wake who waits, or who waits next."""
-        if self._lock.locked():  # nearly always is it not
+        if self._lock.locked():  # it is not set yet
             with contextlib.suppress(RuntimeError):  # somebody else has set it meanwhile
                 self._lock.release()
 

@@ -52,6 +52,7 @@ class ThreadTicket(Ticket[T]):
 class LoopTicket(Ticket[T]):
     """`done` is called for it, once, in the event loop that ran when it was made."""
 
+    loop: asyncio.AbstractEventLoop
     _alarm: asyncio.TimerHandle
 
     def __init__(self, record: T, done: Done) -> None:
@@ -61,7 +62,7 @@ class LoopTicket(Ticket[T]):
 
     def after(self, seconds: float, call: Callable[[Any], object], given: object) -> None:
         """Have `call(given)` called in the loop, unless `done` was until then."""
-        self._alarm = asyncio.get_running_loop().call_later(seconds, call, given)
+        self._alarm = self.loop.call_later(seconds, call, given)
 
     def tell(self) -> None:
         """Call `done` with what became of the record."""
@@ -75,10 +76,11 @@ class LoopTicket(Ticket[T]):
             done(error)
 
 
-def end(tickets: Iterable[Ticket[T]]) -> None:
-    """Tell all who wait for these: each thread, and each loop once for all that are its own."""
+def end(tickets: Iterable[Ticket[T]], error: BaseException | None) -> None:
+    """Tell all who wait for these, which have all failed if there is an `error`: each thread, and each loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Ticket[T]]] = {}
     for ticket in tickets:
+        ticket.error = ticket.error or error
         if ticket.loop is None:
             ticket.tell()
         else:
