@@ -6,7 +6,7 @@ import socketserver
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import asgi_driver
@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from pixel_middleware import PixelMiddleware, asgi
 from pixel_middleware import events as events_module
+from pixel_middleware.sinks import EventLog
 
 # What a machine is busy with must fail no test.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -85,6 +86,13 @@ def new_port():
 @pytest.fixture
 def free_port(new_port):
     return new_port()
+
+
+@pytest.fixture
+def log(tmp_path):
+    """An event log on a file of its own, without destinations."""
+    with closing(EventLog(tmp_path / "events.db")) as log:
+        yield log
 
 
 @pytest.fixture

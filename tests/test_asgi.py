@@ -246,12 +246,6 @@ def test_a_sink_is_started_once_unless_that_has_to_be_awaited():
 
 
 @pytest.fixture
-def log(tmp_path):
-    with closing(EventLog(tmp_path / "events.db")) as log:
-        yield log
-
-
-@pytest.fixture
 def no_threads(monkeypatch):
     def submit(*given):
         raise AssertionError("a thread is used")
@@ -336,6 +330,7 @@ def test_a_log_that_cannot_be_had_fails_its_pixel_and_holds_up_nobody(log, no_th
             pages += (await get(app, "/"))[2] == b"host"
             await asyncio.sleep(0)
         log.file.end_turn()
+        monkeypatch.setattr(group_commit, "WAIT_S", PATIENCE_S)
         return (await pixel)[:2], pages > 1, (await get(app, TRACK))[0]
 
     (status, headers), was_served, then = asyncio.run(one())
@@ -460,6 +455,7 @@ def test_the_event_of_a_request_that_is_cancelled_is_kept(events):
 @pytest.fixture
 def one_thread(monkeypatch):
     """An app whose sink holds its only thread until it is released; with the events that it took."""
+    monkeypatch.setattr("pixel_middleware.runtime.pool.WAIT_S", PATIENCE_S)
     entered, released, kept = threading.Event(), threading.Event(), []
 
     def sink(event):

@@ -421,6 +421,7 @@ def test_a_page_for_which_no_thread_is_free_is_refused_and_pixels_go_on(tmp_path
     token = [("Authorization", f"Bearer {app._collector.live_token}")]
 
     async def ask():
+        monkeypatch.setattr("pixel_middleware.runtime.pool.WAIT_S", PATIENCE_S)
         looking = asyncio.create_task(get(app, "/feed?wait=2", headers=token, root_path=""))
         await asyncio.sleep(0)
         monkeypatch.setattr("pixel_middleware.runtime.pool.WAIT_S", 0.01)

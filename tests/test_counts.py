@@ -15,12 +15,6 @@ PIXEL = "/pixel/v1/track?writeKey=k&anonymousId=a"
 
 
 @pytest.fixture
-def log(tmp_path):
-    with closing(EventLog(tmp_path / "events.db")) as log:
-        yield log
-
-
-@pytest.fixture
 def often(monkeypatch):
     monkeypatch.setattr(counts, "WRITE_EVERY_S", 0.01)
 

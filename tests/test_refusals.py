@@ -4,17 +4,10 @@ import sqlite3
 import time
 from contextlib import closing
 
-import pytest
 from processes import until
 
 from pixel_middleware.events import Refusal
 from pixel_middleware.sinks import EventLog, refusals
-
-
-@pytest.fixture
-def log(tmp_path):
-    with closing(EventLog(tmp_path / "events.db")) as log:
-        yield log
 
 
 def kept(log, columns="reason"):

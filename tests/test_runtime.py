@@ -228,14 +228,14 @@ def test_a_loop_waits_for_a_file_no_longer_than_a_thread_and_then_nothing_is_sto
 def test_a_loop_waits_for_the_end_of_a_commit_that_takes_long_and_not_for_ever(file, group, monkeypatch, ends):
     monkeypatch.setattr(group_commit, "WAIT_S", 0.02)
     monkeypatch.setattr(group_commit, "_END_S", PATIENCE_S if ends else 0.02)
-    go_on, ended = threading.Event(), threading.Event()
-    file.trouble = lambda: (go_on.wait(PATIENCE_S) and None) or ended.set()
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    file.trouble = lambda: begun.set() or (go_on.wait(PATIENCE_S) and None) or ended.set()
     late = []
 
     async def put():
         told = asyncio.get_running_loop().create_future()
-        begun = time.monotonic()
-        group.put_soon("x", lambda error: late.append(error) or told.set_result(time.monotonic() - begun))
+        group.put_soon("x", lambda error: late.append(error) or told.set_result(None))
+        assert begun.wait(PATIENCE_S)  # in the loop, which gives nothing up meanwhile
         if ends:
             await asyncio.sleep(0.1)  # longer than it would wait for a turn
             go_on.set()
